@@ -1,0 +1,135 @@
+"""What travels on links: frames, instants, key points, skeletons, and the packet around them.
+
+All bodies are frozen; arrays that cross a link are read-only views. P people, C cameras, J joints.
+A body that starts a time line (`Frame`, `FrameSet`) carries `seq` and `t_capture_ns`; everything made from it
+inherits both through its packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+PixelFormat = Literal["i420", "nv12"]
+Tier = Literal["volumetric", "algebraic", "lifted", "held"]
+FrameId = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of one camera, kept as the decoder made it (YUV 4:2:0).
+
+    planes: `i420` -> (y [h,w], u [h/2,w/2], v [h/2,w/2]); `nv12` -> (y [h,w], uv [h/2,w/2,2]); uint8, rows may be padded
+    (strided views), read-only. `seq` counts the frames that the source had, also those that it could not hand on.
+    `t_capture_ns` is Unix time on the studio clock. `full_range` says luma is 0..255 instead of 16..235.
+    """
+
+    camera: str
+    seq: int
+    t_capture_ns: int
+    format: PixelFormat
+    width: int
+    height: int
+    planes: tuple[U8, ...]
+    full_range: bool = False
+
+    @property
+    def frame_ids(self) -> tuple[FrameId, ...]:
+        return ((self.camera, self.seq),)
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """How well an instant hangs together. Camera indices are positions in the studio's camera order."""
+
+    skew_ns: int
+    views: tuple[int, ...]
+    missing: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSet:
+    """One instant: the frames of all cameras that had one. `t_capture_ns` is the median capture time."""
+
+    seq: int
+    t_capture_ns: int
+    cameras: tuple[str, ...]
+    frames: Mapping[str, Frame]
+    sync: Sync
+
+    @property
+    def frame_ids(self) -> tuple[FrameId, ...]:
+        return tuple((f.camera, f.seq) for f in self.frames.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPoses:
+    """2D key points of every person in every view of one instant.
+
+    uv_px [P,C,J,2]: pixels of the camera's own video frame (distorted, pixel centres at integer coordinates), NaN where
+    there is nothing. conf [P,C,J]: 0..1, 0 means not seen. ids [P]: identity of the person the views were cut for,
+    -1 when it is new.
+    """
+
+    cameras: tuple[str, ...]
+    skeleton: str
+    sync: Sync
+    ids: I64
+    uv_px: F32
+    conf: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Poses:
+    """3D skeletons of one instant, world frame, metres.
+
+    ids [P]; xyz_m [P,J,3]; conf [P,J] 0..1, 0 means not seen; sigma_m [P,J] one standard deviation of the position;
+    reproj_px [P] median reprojection error over used views and joints; views_used [P,J] number of views behind a joint.
+    """
+
+    cameras: tuple[str, ...]
+    skeleton: str
+    sync: Sync
+    tier: Tier
+    ids: I64
+    xyz_m: F32
+    conf: F32
+    sigma_m: F32
+    reproj_px: F32
+    views_used: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What one node did with one packet. Times are Unix ns on the studio clock."""
+
+    node: str
+    t_in_ns: int
+    t_out_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packet(Generic[T]):
+    """A body on its way. `frames` names the captured frames it was made from (the ledger's key)."""
+
+    seq: int
+    t_capture_ns: int
+    source: str
+    body: T
+    trace: tuple[Span, ...]
+    frames: tuple[FrameId, ...]
+
+
+def readonly(array: NDArray[np.generic]) -> None:
+    """Mark an array that is about to cross a link."""
+    array.setflags(write=False)

@@ -1,0 +1,69 @@
+"""Skeleton layouts: joint names in order, bones, and the mirror of every joint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import GraphError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A named joint layout. `bones` are pairs of joint indices; `body` are the joints that carry the body (shoulders to ankles)."""
+
+    name: str
+    joints: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+    body: tuple[int, ...]
+
+    def index(self, joint: str) -> int:
+        """Position of a joint by name; GraphError with the nearest name when there is none."""
+        try:
+            return self.joints.index(joint)
+        except ValueError:
+            raise GraphError(f"skeleton {self.name!r} has no joint {joint!r}", hint=did_you_mean(joint, self.joints)) from None
+
+
+_LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+
+
+def _layout(name: str, joints: str, bones: str) -> Skeleton:
+    order = tuple(joints.split())
+    pairs = tuple((order.index(a), order.index(b)) for a, b in (p.split("-") for p in bones.split()))
+    body = tuple(order.index(f"{side}_{limb}") for limb in _LIMBS for side in ("left", "right"))
+    return Skeleton(name, order, pairs, body)
+
+
+_TRUNK_AND_LIMBS = (
+    "left_shoulder-right_shoulder left_hip-right_hip left_shoulder-left_hip right_shoulder-right_hip "
+    "left_shoulder-left_elbow left_elbow-left_wrist right_shoulder-right_elbow right_elbow-right_wrist "
+    "left_hip-left_knee left_knee-left_ankle right_hip-right_knee right_knee-right_ankle"
+)
+
+BLAZEPOSE33 = _layout(
+    "blazepose33",
+    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear right_ear mouth_left mouth_right "
+    "left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_pinky right_pinky left_index right_index "
+    "left_thumb right_thumb left_hip right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index",
+    _TRUNK_AND_LIMBS + " nose-left_eye nose-right_eye left_eye-left_ear right_eye-right_ear mouth_left-mouth_right "
+    "left_wrist-left_pinky left_wrist-left_index left_wrist-left_thumb right_wrist-right_pinky right_wrist-right_index right_wrist-right_thumb "
+    "left_ankle-left_heel left_heel-left_foot_index left_ankle-left_foot_index right_ankle-right_heel right_heel-right_foot_index "
+    "right_ankle-right_foot_index",
+)
+
+COCO17 = _layout(
+    "coco17",
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
+    "left_hip right_hip left_knee right_knee left_ankle right_ankle",
+    _TRUNK_AND_LIMBS + " nose-left_eye nose-right_eye left_eye-left_ear right_eye-right_ear",
+)
+
+SKELETONS: dict[str, Skeleton] = {s.name: s for s in (BLAZEPOSE33, COCO17)}
+
+
+def skeleton(name: str) -> Skeleton:
+    """The layout of that name; GraphError with the nearest name when there is none."""
+    try:
+        return SKELETONS[name]
+    except KeyError:
+        raise GraphError(f"unknown skeleton layout {name!r}", hint=did_you_mean(name, SKELETONS)) from None
