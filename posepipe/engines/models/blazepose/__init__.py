@@ -1,0 +1,1 @@
+"""BlazePose: the transcribed networks of MediaPipe Pose, their decoders, and top-down inference with them."""
