@@ -1,0 +1,99 @@
+"""Links between nodes: bounded queues with a policy for when they are full."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, Literal
+
+import msgspec
+
+from .packet import Packet
+
+Full = Literal["drop_oldest", "drop_newest", "block"]
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`queue:` of a node: how many packets may wait on each link into it, and what happens to one more."""
+
+    size: int = 2
+    full: Full = "drop_oldest"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError("a queue holds at least 1 packet")
+
+
+class Link:
+    """A queue into one port of one node.
+
+    `ready` belongs to the worker that reads, `freed` to the worker that writes (None for a source). A worker looks at `room`
+    before it runs a writer, so that two workers can never wait for each other; a source waits inside `put`.
+    `put` returns the packet that was lost, if any.
+    """
+
+    __slots__ = ("_items", "ended", "freed", "high_water", "port", "queue", "reader", "ready", "stopped", "writer")
+
+    def __init__(
+        self, writer: str, reader: str, port: str, queue: Queue, *, ready: threading.Condition, freed: threading.Condition | None
+    ) -> None:
+        self.writer, self.reader, self.port, self.queue = writer, reader, port, queue
+        self.ready, self.freed = ready, freed
+        self._items: deque[Packet[Any]] = deque()
+        self.ended = False
+        self.stopped = False
+        self.high_water = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def head_ns(self) -> int:
+        """Capture time of the oldest packet; only the reader asks, when it is not empty."""
+        return self._items[0].t_capture_ns
+
+    @property
+    def room(self) -> bool:
+        """Whether a writer in the same worker may run."""
+        return self.queue.full != "block" or len(self._items) < self.queue.size
+
+    def put(self, packet: Packet[Any], *, wait: bool) -> Packet[Any] | None:
+        lost = None
+        with self.ready:
+            if len(self._items) >= self.queue.size:
+                if self.queue.full == "drop_newest":
+                    return packet
+                if self.queue.full == "drop_oldest":
+                    lost = self._items.popleft()
+                elif wait:
+                    while len(self._items) >= self.queue.size and not self.stopped:
+                        self.ready.wait(0.5)
+            self._items.append(packet)
+            self.high_water = max(self.high_water, len(self._items))
+            self.ready.notify_all()
+        return lost
+
+    def get(self) -> Packet[Any]:
+        with self.ready:
+            packet = self._items.popleft()
+            if self.queue.full == "block":
+                self.ready.notify_all()
+        if self.queue.full == "block" and self.freed is not None and self.freed is not self.ready:
+            with self.freed:
+                self.freed.notify_all()
+        return packet
+
+    def end(self) -> None:
+        """The writer will write no more."""
+        with self.ready:
+            self.ended = True
+            self.ready.notify_all()
+
+    def stop(self) -> list[Packet[Any]]:
+        """Empty the link at a stop; what was waiting is returned for the ledger."""
+        with self.ready:
+            self.stopped = True
+            left = list(self._items)
+            self._items.clear()
+            self.ready.notify_all()
+        return left

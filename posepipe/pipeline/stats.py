@@ -1,0 +1,79 @@
+"""Latency of every node, always on: durations in a ring, percentiles on demand, spans for a Chrome trace."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from .packet import Packet
+
+_KEEP = 1 << 16
+
+
+class Durations:
+    """The last 65,536 durations of one thing; appends are a few hundred nanoseconds. Written by one thread."""
+
+    def __init__(self) -> None:
+        self._ring = np.zeros(_KEEP, np.int64)
+        self.count = 0
+        self._first_ns = self._last_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        self._ring[self.count % _KEEP] = duration_ns
+        self._last_ns = time.monotonic_ns()
+        if self.count == 0:
+            self._first_ns = self._last_ns
+        self.count += 1
+
+    @property
+    def rate_hz(self) -> float:
+        """Mean rate since the first one."""
+        spent = self._last_ns - self._first_ns
+        return (self.count - 1) / spent * 1e9 if spent > 0 else 0.0
+
+    def percentiles_ms(self) -> dict[str, float]:
+        """p50, p95, p99 and max in milliseconds; zeros before the first."""
+        n = min(self.count, _KEEP)
+        if n == 0:
+            return {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
+        kept = self._ring[:n] / 1e6
+        p50, p95, p99 = np.percentile(kept, [50, 95, 99])
+        return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "p99": round(float(p99), 3), "max": round(float(kept.max()), 3)}
+
+
+class TraceLog:
+    """Spans of published packets, for `--trace`: the newest `keep` packets, as Chrome trace events (chrome://tracing, Perfetto)."""
+
+    def __init__(self, keep: int = 20_000) -> None:
+        self._packets: deque[Packet[Any]] = deque(maxlen=keep)
+
+    def add(self, packet: Packet[Any]) -> None:
+        self._packets.append(packet)
+
+    def chrome(self) -> dict[str, Any]:
+        packets = list(self._packets)
+        if not packets:
+            return {"traceEvents": [], "displayTimeUnit": "ms"}
+        origin = min(p.t_capture_ns for p in packets)
+        rows: dict[str, int] = {}
+        events: list[dict[str, Any]] = []
+        for packet in packets:
+            for span in packet.trace:
+                row = rows.setdefault(span.node, len(rows) + 1)
+                events.append(
+                    {
+                        "name": span.node,
+                        "cat": "node",
+                        "ph": "X",
+                        "ts": (span.t_in_ns - origin) / 1e3,
+                        "dur": max(span.t_out_ns - span.t_in_ns, 0) / 1e3,
+                        "pid": 1,
+                        "tid": row,
+                        "args": {"seq": packet.seq},
+                    }
+                )
+        names = [{"name": "thread_name", "ph": "M", "pid": 1, "tid": row, "args": {"name": node}} for node, row in rows.items()]
+        return {"traceEvents": names + events, "displayTimeUnit": "ms"}

@@ -1,0 +1,260 @@
+"""One worker: the nodes placed together, run by one thread, upstream first, each fed by bounded links.
+
+Upstream first means that a waiting frame joins its instant before the next instant is computed, so an overload drops whole
+instants on the link behind the join and not single cameras.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .clock import StudioClock
+from .graph import PlanNode
+from .ledger import Ledger
+from .links import Link
+from .node import Node
+from .packet import FrameId, Packet, Span
+from .stats import Durations, TraceLog
+
+_JOIN_KEEP = 64
+_GIVE_UP_AFTER = 30
+
+
+class Cell:
+    """The newest result of a node, for `feedback` and for the screen. Assignment is atomic."""
+
+    __slots__ = ("packet",)
+
+    def __init__(self) -> None:
+        self.packet: Packet[Any] | None = None
+
+
+class Shared:
+    """What all workers of a studio share."""
+
+    def __init__(self, *, offline: bool, trace: TraceLog | None) -> None:
+        self.clock = StudioClock()
+        self.ledger = Ledger()
+        self.offline = offline
+        self.end_to_end = Durations()
+        self.trace = trace
+        self.stop = threading.Event()
+        self.failure: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        self.failure = self.failure or error
+        self.stop.set()
+
+
+class Slot:
+    """A node in its place: links, statistics, and the packets that it holds."""
+
+    def __init__(self, plan: PlanNode, node: Node, shared: Shared) -> None:
+        self.plan, self.node, self.shared = plan, node, shared
+        self.name = plan.name
+        self.inputs: list[Link] = []
+        self.outputs: list[Link] = []
+        self.cell = Cell()
+        self.feedback: dict[str, Cell] = {}
+        self.latency = Durations()
+        self.held: dict[FrameId, tuple[Packet[Any], int]] = {}
+        self.joins: dict[int, dict[str, Packet[Any]]] = {}
+        self.ended_inputs: set[int] = set()
+        self.ended = False
+        self.errors = 0
+        self.failing = 0
+        self.log = logging.getLogger(f"posepipe.{plan.name}")
+        self._packet_ports = {p.name for p in plan.ports.inputs if p.packet}
+
+    # running --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        return all(link.room for link in self.outputs)
+
+    def run(self, link: Link) -> None:
+        packet = link.get()
+        t_in = self.shared.clock.now_ns()
+        if self.plan.cls.fan_in:
+            for frame in packet.frames:
+                self.held[frame] = (packet, t_in)
+            self._outputs(self._call(lambda: self._step({link.port: packet}), packet), packet, t_in)
+        elif len(self.plan.ports.inputs) == 1:
+            self._outputs(self._call(lambda: self._step({link.port: packet}), packet), packet, t_in)
+        else:
+            self._join(link.port, packet, t_in)
+
+    def _step(self, packets: dict[str, Packet[Any]]) -> Any:
+        arguments: dict[str, Any] = {port: p if port in self._packet_ports else p.body for port, p in packets.items()}
+        for port, cell in self.feedback.items():
+            arguments[port] = cell.packet.body if cell.packet else None
+        for unwired in self.plan.ports.feedback:
+            arguments.setdefault(unwired.name, None)
+        return self.node.step(**arguments)  # type: ignore[attr-defined]
+
+    def _join(self, port: str, packet: Packet[Any], t_in: int) -> None:
+        """Several inputs meet by seq; what was overtaken is lost, counted."""
+        row = self.joins.setdefault(packet.seq, {})
+        row[port] = packet
+        complete = len(row) == len(self.plan.ports.inputs)
+        stale = [s for s in self.joins if (complete and s < packet.seq) or s <= packet.seq - _JOIN_KEEP]
+        for seq in stale:
+            for lost in self.joins.pop(seq).values():
+                self.shared.ledger.drop(lost.frames, self.name, "its other input never came")
+        if not complete:
+            return
+        del self.joins[packet.seq]
+        last = max(row.values(), key=lambda p: p.trace[-1].t_out_ns)
+        for other in row.values():
+            if other is not last:
+                self.shared.ledger.consume(other.frames, published=False)
+        self._outputs(self._call(lambda: self._step(row), last), last, t_in)
+
+    def _call(self, call: Callable[[], Any], packet: Packet[Any] | None) -> Any:
+        """A node that throws on one packet loses that packet, counted; one that throws on every packet stops the studio."""
+        try:
+            result = call()
+        except Exception as e:
+            self.errors += 1
+            self.failing += 1
+            if self.failing == 1 or self.failing == _GIVE_UP_AFTER:
+                self.log.error(
+                    "%s lost instant %s: %s: %s", self.name, packet.seq if packet else "-", type(e).__name__, e, exc_info=self.failing == 1
+                )
+            if packet is not None:
+                for frame in packet.frames:
+                    self.held.pop(frame, None)
+                self.shared.ledger.drop(packet.frames, self.name, f"error: {type(e).__name__}")
+            if self.failing >= _GIVE_UP_AFTER:
+                self.shared.fail(e)
+            return _LOST
+        self.failing = 0
+        return result
+
+    def _outputs(self, result: Any, packet: Packet[Any], t_in: int) -> None:
+        if result is _LOST:
+            return
+        t_out = self.shared.clock.now_ns()
+        if self.plan.cls.fan_in:
+            for body in result or ():
+                self._emit_joined(body, t_out)
+            return
+        self.latency.add(t_out - t_in)
+        span = Span(self.name, t_in, t_out)
+        if self.plan.ports.output is None:
+            self._consume(packet, span)
+        elif result is None:
+            self.shared.ledger.drop(packet.frames, self.name, "no result")
+        else:
+            self.emit(Packet(packet.seq, packet.t_capture_ns, self.name, result, (*packet.trace, span), packet.frames))
+
+    def _consume(self, packet: Packet[Any], span: Span) -> None:
+        publishes = self.plan.cls.publishes
+        self.shared.ledger.consume(packet.frames, published=publishes)
+        if publishes:
+            begin = packet.trace[0].t_in_ns if self.shared.offline else packet.t_capture_ns
+            self.shared.end_to_end.add(span.t_out_ns - begin)
+            if self.shared.trace is not None:
+                self.shared.trace.add(Packet(packet.seq, packet.t_capture_ns, self.name, None, (*packet.trace, span), packet.frames))
+
+    def _emit_joined(self, body: Any, t_out: int) -> None:
+        """A body made of several held inputs: the last to arrive is the critical path, the wait is counted from the first."""
+        parts = [self.held.pop(frame) for frame in body.frame_ids]
+        last = max(parts, key=lambda part: part[1])[0]
+        first_ns = min(t for _, t in parts)
+        self.latency.add(t_out - first_ns)
+        self.emit(Packet(body.seq, body.t_capture_ns, self.name, body, (*last.trace, Span(self.name, first_ns, t_out)), body.frame_ids))
+
+    def emit(self, packet: Packet[Any], *, wait: bool = False) -> None:
+        self.cell.packet = packet
+        self.shared.ledger.fork(packet.frames, len(self.outputs))
+        for link in self.outputs:
+            lost = link.put(packet, wait=wait)
+            if lost is not None:
+                self.shared.ledger.drop(lost.frames, link.reader, f"queue full ({link.queue.full})")
+
+    def drop(self, body: Any, reason: str) -> None:
+        """`ctx.drop`: the node gives up a body that it holds."""
+        for frame in body.frame_ids:
+            self.held.pop(frame, None)
+        self.shared.ledger.drop(body.frame_ids, self.name, reason)
+
+    # time and end -----------------------------------------------------------------------------------------------------------
+
+    def on_time(self, now_ns: int) -> bool:
+        wake = self.node.wake_ns()
+        if wake is None or wake > now_ns or self.shared.offline:
+            return False
+        result = self._call(lambda: self.node.on_time(now_ns), None)
+        for body in [] if result is _LOST else result:
+            self._emit_joined(body, self.shared.clock.now_ns())
+        return True
+
+    def on_ends(self) -> bool:
+        """Tell the node which inputs have ended; end the outputs after the last one. True when something was done."""
+        news = [i for i, link in enumerate(self.inputs) if link.ended and not len(link) and i not in self.ended_inputs]
+        for i in news:
+            self.ended_inputs.add(i)
+            result = self._call(lambda i=i: self.node.on_end(self.inputs[i].writer), None)  # type: ignore[misc]
+            for body in [] if result is _LOST else result:
+                self._emit_joined(body, self.shared.clock.now_ns())
+        if not self.ended and len(self.ended_inputs) == len(self.inputs):
+            self.ended = True
+            for row in self.joins.values():
+                for packet in row.values():
+                    self.shared.ledger.drop(packet.frames, self.name, "its other input never came")
+            self.joins.clear()
+            for link in self.outputs:
+                link.end()
+            return True
+        return bool(news)
+
+
+_LOST = object()
+
+
+class Worker(threading.Thread):
+    """Runs its slots until all have ended or the studio fails."""
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        super().__init__(name=f"posepipe:{name}", daemon=True)
+        self.ready = threading.Condition()
+        self.slots: list[Slot] = []
+        self._shared = shared
+
+    def run(self) -> None:
+        try:
+            while not self._shared.failure and not all(slot.ended for slot in self.slots):
+                work = self._pick()
+                if work:
+                    work()
+        except BaseException as e:
+            self._shared.fail(e)
+        finally:
+            for slot in self.slots:
+                for link in slot.outputs:
+                    link.end()
+
+    def _pick(self) -> Callable[[], object] | None:
+        """The most upstream thing to do; waits for one when there is none."""
+        with self.ready:
+            for slot in self.slots:
+                waiting = [link for link in slot.inputs if len(link)]
+                if waiting and slot.has_room:
+                    link = min(waiting, key=lambda ln: ln.head_ns)
+                    return lambda: slot.run(link)
+                if any(link.ended and not len(link) and i not in slot.ended_inputs for i, link in enumerate(slot.inputs)) and slot.has_room:
+                    return slot.on_ends
+            now = self._shared.clock.now_ns()
+            wakes = [
+                (w, slot) for slot in self.slots if not slot.ended and (w := slot.node.wake_ns()) is not None and not self._shared.offline
+            ]
+            for wake, slot in wakes:
+                if wake <= now:
+                    return lambda: slot.on_time(self._shared.clock.now_ns())
+            first = min((w for w, _ in wakes), default=now + 250_000_000)
+            self.ready.wait(min(max(first - now, 0) / 1e9, 0.25))
+        return None
