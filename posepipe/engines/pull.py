@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from ..pipeline.errors import ChecksumError, PullError
 from . import index
 from .assets import Asset, Member, Wheel, asset, catalogue, home
+from .files import write_whole
 
 Report = Callable[[str, int, int], None]
 """Called with (what is moving, bytes that are here, bytes wanted)."""
@@ -130,16 +130,7 @@ def _place(content: bytes, file: Member, folder: Path) -> None:
     got = hashlib.sha256(content).hexdigest()
     if got != file.sha256:
         raise _wrong(file.member, got, file.sha256, "nothing was kept; the card and the package disagree: report it")
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{file.name}.")
-    try:
-        with open(handle, "wb") as f:
-            f.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, folder / file.name)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(folder / file.name, content)
 
 
 def _from_mirror(wanted: Asset, report: Report) -> bool:
