@@ -25,7 +25,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -104,6 +104,11 @@ class Node:
     def check(cls, settings: Any, inputs: Mapping[str, Caps]) -> None:
         """Refuse settings or inputs that cannot work, before anything is opened. Raises GraphError."""
 
+    @classmethod
+    def needs(cls, settings: Any) -> tuple[str, ...]:
+        """Names of the models that have to be on this machine."""
+        return ()
+
     def open(self, ctx: Context) -> None:
         """Take what the node needs (model, socket, file). Raises a PosepipeError that says what to do."""
 
@@ -181,7 +186,7 @@ def ports(cls: type[Node]) -> Ports:
 def _port(name: str, hint: Any) -> Port:
     if typing.get_origin(hint) is Annotated and _FEEDBACK in typing.get_args(hint)[1:]:
         (inner,) = (a for a in typing.get_args(typing.get_args(hint)[0]) if a is not type(None))
-        return Port(name, inner, feedback=True)
+        return replace(_port(name, inner), feedback=True)
     if typing.get_origin(hint) is Packet:
         return Port(name, typing.get_args(hint)[0], packet=True)
     return Port(name, hint)

@@ -78,7 +78,7 @@ class ViewPoses:
 
     uv_px [P,C,J,2]: pixels of the camera's own video frame (distorted, pixel centres at integer coordinates), NaN where
     there is nothing. conf [P,C,J]: 0..1, 0 means not seen. ids [P]: identity of the person the views were cut for,
-    -1 when it is new.
+    -1 when it is new. side_px [P,C]: side of the square that the network looked at (what a heatmap cell is worth in pixels).
     """
 
     cameras: tuple[str, ...]
@@ -87,6 +87,7 @@ class ViewPoses:
     ids: I64
     uv_px: F32
     conf: F32
+    side_px: F32
 
 
 @dataclass(frozen=True, slots=True)

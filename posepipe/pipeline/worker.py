@@ -1,14 +1,15 @@
-"""One worker: the nodes placed together, run by one thread, upstream first, each fed by bounded links.
+"""One worker: the nodes placed together, run by one thread, each fed by bounded links.
 
-Upstream first means that a waiting frame joins its instant before the next instant is computed, so an overload drops whole
-instants on the link behind the join and not single cameras.
+Joins run first: a waiting frame joins its instant before the next instant is computed, so an overload drops whole instants on
+the link behind the join and not single cameras.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from .clock import StudioClock
@@ -67,13 +68,18 @@ class Slot:
         self.errors = 0
         self.failing = 0
         self.log = logging.getLogger(f"posepipe.{plan.name}")
-        self._packet_ports = {p.name for p in plan.ports.inputs if p.packet}
+        self._packet_ports = {p.name for p in (*plan.ports.inputs, *plan.ports.feedback) if p.packet}
+        self._feedback_ports = [p.name for p in plan.ports.feedback]
 
     # running --------------------------------------------------------------------------------------------------------------
 
     @property
     def has_room(self) -> bool:
         return all(link.room for link in self.outputs)
+
+    @property
+    def has_news_of_end(self) -> bool:
+        return any(link.ended and not len(link) and i not in self.ended_inputs for i, link in enumerate(self.inputs))
 
     def run(self, link: Link) -> None:
         packet = link.get()
@@ -88,11 +94,9 @@ class Slot:
             self._join(link.port, packet, t_in)
 
     def _step(self, packets: dict[str, Packet[Any]]) -> Any:
-        arguments: dict[str, Any] = {port: p if port in self._packet_ports else p.body for port, p in packets.items()}
-        for port, cell in self.feedback.items():
-            arguments[port] = cell.packet.body if cell.packet else None
-        for unwired in self.plan.ports.feedback:
-            arguments.setdefault(unwired.name, None)
+        newest = {port: cell.packet for port, cell in self.feedback.items()}
+        arrived: dict[str, Packet[Any] | None] = {**dict.fromkeys(self._feedback_ports), **newest, **packets}
+        arguments = {port: p if port in self._packet_ports or p is None else p.body for port, p in arrived.items()}
         return self.node.step(**arguments)  # type: ignore[attr-defined]
 
     def _join(self, port: str, packet: Packet[Any], t_in: int) -> None:
@@ -186,7 +190,7 @@ class Slot:
 
     def on_time(self, now_ns: int) -> bool:
         wake = self.node.wake_ns()
-        if wake is None or wake > now_ns or self.shared.offline:
+        if wake is None or wake > now_ns:
             return False
         result = self._call(lambda: self.node.on_time(now_ns), None)
         for body in [] if result is _LOST else result:
@@ -239,22 +243,32 @@ class Worker(threading.Thread):
                     link.end()
 
     def _pick(self) -> Callable[[], object] | None:
-        """The most upstream thing to do; waits for one when there is none."""
+        """The next thing to do; waits for one when there is none.
+
+        Joins come first (cheap, and their inputs are late already), then the most downstream node: an instant that has begun is
+        finished before the next one starts, so feedback is always the previous instant's.
+        """
         with self.ready:
-            for slot in self.slots:
-                waiting = [link for link in slot.inputs if len(link)]
-                if waiting and slot.has_room:
-                    link = min(waiting, key=lambda ln: ln.head_ns)
-                    return lambda: slot.run(link)
-                if any(link.ended and not len(link) and i not in slot.ended_inputs for i, link in enumerate(slot.inputs)) and slot.has_room:
-                    return slot.on_ends
             now = self._shared.clock.now_ns()
-            wakes = [
-                (w, slot) for slot in self.slots if not slot.ended and (w := slot.node.wake_ns()) is not None and not self._shared.offline
-            ]
+            wakes = [(w, slot) for slot in self.slots if not slot.ended and (w := slot.node.wake_ns()) is not None]
             for wake, slot in wakes:
-                if wake <= now:
-                    return lambda: slot.on_time(self._shared.clock.now_ns())
+                if wake <= now and not slot.plan.cls.fan_in:
+                    return partial(slot.on_time, now)
+            for slot in self._order():
+                link = min((ln for ln in slot.inputs if len(ln)), key=lambda ln: ln.head_ns, default=None)
+                if link is not None and slot.has_room:
+                    return partial(slot.run, link)
+                if link is not None and not slot.plan.cls.fan_in:
+                    break  # a lossless link is full: nothing upstream may overtake
+                if link is None and slot.has_room and slot.has_news_of_end:
+                    return slot.on_ends
+            for wake, slot in wakes:
+                if wake <= now:  # a join's time-out comes after the frames that wait for it
+                    return partial(slot.on_time, now)
             first = min((w for w, _ in wakes), default=now + 250_000_000)
             self.ready.wait(min(max(first - now, 0) / 1e9, 0.25))
         return None
+
+    def _order(self) -> Iterator[Slot]:
+        yield from (slot for slot in self.slots if slot.plan.cls.fan_in)
+        yield from (slot for slot in reversed(self.slots) if not slot.plan.cls.fan_in)

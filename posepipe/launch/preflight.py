@@ -1,0 +1,68 @@
+"""What can be known before start: do the videos fit the rig and each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from posepipe.calib.rig import Rig
+from posepipe.nodes._video import StreamInfo, open_video
+from posepipe.nodes.capture_video import CaptureVideo
+from posepipe.pipeline.errors import SourceError
+from posepipe.pipeline.graph import Plan
+from posepipe.pipeline.runner import Runner
+
+_RATE_TOLERANCE = 0.01
+
+
+def probe_recordings(plan: Plan, resolve: Callable[[str], Path]) -> dict[str, StreamInfo]:
+    """What the recordings of a plan say of themselves; cameras that are devices or streams are left out (and left alone)."""
+    infos: dict[str, StreamInfo] = {}
+    for node in plan.sources:
+        s = node.settings
+        if isinstance(s, CaptureVideo.Settings) and "://" not in s.uri and not s.uri.startswith("/dev/"):
+            camera = node.key or node.base
+            video = open_video(s.uri, camera=camera, resolve=resolve, fps=s.fps, options=s.options, timeout_s=s.timeout_s)
+            infos[camera] = video.info
+            video.close()
+    return infos
+
+
+def opened(runner: Runner) -> dict[str, StreamInfo]:
+    """The same of all cameras, once they are open."""
+    return {slot.plan.key or slot.plan.base: slot.node.info for slot in runner.slots.values() if isinstance(slot.node, CaptureVideo)}
+
+
+def check(plan: Plan, rig: Rig | None, infos: Mapping[str, StreamInfo], *, recorded: bool = True) -> list[str]:
+    """Warnings; RigError or SourceError for what cannot work."""
+    if rig is not None:
+        rig.check_videos({name: (i.width, i.height) for name, i in infos.items()}, where=plan.file.name)
+    if not recorded or len(infos) < 2:
+        return []
+    _same_rate(plan, infos)
+    return _frame_counts(infos)
+
+
+def _same_rate(plan: Plan, infos: Mapping[str, StreamInfo]) -> None:
+    rates = {name: i.rate_hz for name, i in infos.items() if i.rate_hz > 0}
+    if not rates:
+        return
+    slow, fast = min(rates, key=lambda n: rates[n]), max(rates, key=lambda n: rates[n])
+    if rates[fast] > rates[slow] * (1 + _RATE_TOLERANCE):
+        raise SourceError(
+            f"cameras of different rates: {fast} has {rates[fast]:g} frames/s, {slow} has {rates[slow]:g}",
+            where=plan.file.place(("nodes", plan.sources[0].base)),
+            hint=f"resample them to one rate: fps: {rates[slow]:g} in the capture node",
+        )
+
+
+def _frame_counts(infos: Mapping[str, StreamInfo]) -> list[str]:
+    counts = {name: i.frames for name, i in infos.items() if i.frames}
+    if len(counts) < 2 or len(set(counts.values())) == 1:
+        return []
+    short, long = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
+    return [
+        f"cameras of different lengths: {short} has {counts[short]} frames, {long} has {counts[long]}; "
+        f"the last {counts[long] - counts[short]} instants lack {short}. If they did not start together, cut them first."
+    ]
+

@@ -1,0 +1,114 @@
+"""From a studio file to something that can run: the plan, the rig, the files it names, and what has to be pulled first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from posepipe.calib.formats import load_rig
+from posepipe.calib.rig import ImageTransform, Rig
+from posepipe.engines.assets import catalogue
+from posepipe.engines.assets import resolve as resolve_pulled
+from posepipe.engines.engine import EngineOptions
+from posepipe.nodes import Catalogue
+from posepipe.pipeline.errors import GraphError, RigError, did_you_mean
+from posepipe.pipeline.graph import Plan, load_plan
+
+PULLED = "pull:"
+
+
+class _RigEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`rig: {file: ..., image: {cam01: {scale: [1.0074, 1.0074], offset_px: [0, -7.3]}}}`"""
+
+    file: str
+    image: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """A checked studio file. `rig` is None when the file names none."""
+
+    plan: Plan
+    rig: Rig | None
+    resolve: Callable[[str], Path]
+
+
+def load(path: Path, *, overrides: tuple[str, ...] = ()) -> Plan:
+    """The checked plan of a studio file; nothing is opened or fetched."""
+    plan = load_plan(path, Catalogue(), overrides=overrides)
+    try:
+        msgspec.convert(plan.engines, EngineOptions)
+    except msgspec.ValidationError as e:
+        known = did_you_mean(next((k for k in plan.engines if k not in EngineOptions.__struct_fields__), ""), EngineOptions.__struct_fields__)
+        raise GraphError(f"engines: {e}", where=plan.file.place(("engines",)), hint=known) from None
+    return plan
+
+
+def complete(plan: Plan) -> Studio:
+    """The plan with its rig. RigError when the calibration cannot be read or lacks a camera."""
+    resolve = resolver(plan.folder)
+    return Studio(plan, _rig(plan, resolve), resolve)
+
+
+def resolver(folder: Path) -> Callable[[str], Path]:
+    """How a studio file names inputs: `pull:NAME/FILE`, an absolute path, or a path beside the studio file."""
+
+    def resolve(text: str) -> Path:
+        return resolve_pulled(text) if text.startswith(PULLED) else folder / Path(text).expanduser()
+
+    return resolve
+
+
+def wanted(plan: Plan) -> list[str]:
+    """Names of the models and recordings that the studio needs, in the order of the file."""
+    names = dict.fromkeys(text.removeprefix(PULLED).split("/")[0] for text in _strings(plan.file.value) if text.startswith(PULLED))
+    for node in plan.nodes:
+        names.update(dict.fromkeys(node.cls.needs(node.settings)))
+    return [n for n in names if n in catalogue()]
+
+
+def missing(plan: Plan) -> list[str]:
+    """Those of `wanted` that are not on this machine."""
+    return [n for n in wanted(plan) if not catalogue()[n].present()]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def _rig(plan: Plan, resolve: Callable[[str], Path]) -> Rig | None:
+    if plan.rig is None:
+        return None
+    place = plan.file.place(("rig",))
+    raw = {"file": plan.rig} if isinstance(plan.rig, str) else plan.rig
+    try:
+        entry = msgspec.convert(raw, _RigEntry)
+        image = {name: _transform(t) for name, t in entry.image.items()}
+    except (msgspec.ValidationError, TypeError, ValueError) as e:
+        raise RigError(f"rig is {plan.rig!r}: {e}", where=place, hint="rig: FILE, or rig: {file: FILE, image: {cam01: {scale: [1, 1], offset_px: [0, 0]}}}") from None
+    try:
+        return load_rig(resolve(entry.file), image=image).select(plan.cameras)
+    except RigError as e:
+        e.where = f"{place}: {e.where}" if e.where else place
+        raise
+
+
+def _transform(raw: dict[str, Any]) -> ImageTransform:
+    unknown = set(raw) - {"scale", "offset_px"}
+    if unknown:
+        raise ValueError(f"unknown key {unknown.pop()!r} in image:, {did_you_mean('', ['scale', 'offset_px'])}")
+    scale, offset = raw.get("scale", (1.0, 1.0)), raw.get("offset_px", (0.0, 0.0))
+    if isinstance(scale, (int, float)):
+        scale = (scale, scale)
+    return ImageTransform((float(scale[0]), float(scale[1])), (float(offset[0]), float(offset[1])))

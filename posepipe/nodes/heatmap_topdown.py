@@ -1,0 +1,168 @@
+"""heatmap.topdown: crops around people, one batched heatmap network for all views and people, 2D key points out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from posepipe.calib.associate import match_views
+from posepipe.calib.project import project
+from posepipe.calib.rig import Rig
+from posepipe.engines.crop import Rois
+from posepipe.engines.engine import EngineOptions
+from posepipe.engines.models.blazepose.regions import rois_from_detections, rois_from_joints
+from posepipe.engines.models.blazepose.topdown import PersonDetector, TopDown
+from posepipe.pipeline.errors import GraphError, RigError, did_you_mean
+from posepipe.pipeline.node import Caps, Context, Latest, Node, NodeSettings
+from posepipe.pipeline.packet import F64, FrameSet, Packet, Poses, ViewPoses, readonly
+from posepipe.pipeline.skeleton import BLAZEPOSE33
+
+_ENGINES = {"blazepose.full": "blazepose.detector", "stub": "stub"}
+_FOLLOW_NS = 300_000_000  # a skeleton older than this says nothing about where the person is now
+_MISSES = 3
+
+
+class HeatmapTopdown(Node):
+    """2D key points of every person in every view.
+
+    While a skeleton comes back through `feedback`, it is moved on by its own speed and projected into each view to place the crops;
+    every `detect_every` instants the person detector looks at one view and confirms it. While nobody is followed, the detector looks at all
+    views, and people are those whose detections meet in space, the one seen by most views first: a bystander seen by two cameras
+    does not displace the performer seen by four. One person for now (`max_people: 1`).
+    """
+
+    use = "heatmap.topdown"
+
+    class Settings(NodeSettings):
+        engine: Annotated[str, Meta(description="heatmap network: blazepose.full, or stub")] = "blazepose.full"
+        max_people: Annotated[int, Meta(description="people followed at once (1 in this release)", ge=1, le=1)] = 1
+        detect_every: Annotated[int, Meta(description="instants between two looks of the person detector at one view", ge=1)] = 8
+        min_joints: Annotated[int, Meta(description="a view is cut when this many body joints are expected inside it", ge=1, le=12)] = 4
+
+    settings: Settings
+    _heatmaps: TopDown | None = None
+    _detector: PersonDetector | None = None
+
+    @classmethod
+    def check(cls, settings: Settings, inputs: object) -> None:
+        if settings.engine not in _ENGINES:
+            raise GraphError(f"engine is {settings.engine!r}: there is no such heatmap network", hint=did_you_mean(settings.engine, _ENGINES))
+
+    @classmethod
+    def caps(cls, settings: Settings, inputs: object) -> Caps:
+        return Caps(skeleton=BLAZEPOSE33.name)
+
+    @classmethod
+    def needs(cls, settings: Settings) -> tuple[str, ...]:
+        return (settings.engine, _ENGINES[settings.engine]) if settings.engine != "stub" else ()
+
+    def open(self, ctx: Context) -> None:
+        if not isinstance(ctx.rig, Rig):
+            raise RigError("the studio has no rig, so people cannot be followed from view to view", hint="add rig: FILE to the studio file")
+        self._rig: Rig = ctx.rig
+        options = msgspec.convert(ctx.engines, EngineOptions)
+        views = len(ctx.cameras)
+        self._heatmaps = TopDown(self.settings.engine, options, batch=views * self.settings.max_people)
+        self._detector = PersonDetector(_ENGINES[self.settings.engine], options, batch=views)
+        self._body = np.array(BLAZEPOSE33.body)
+        self._hips = np.array([BLAZEPOSE33.index("left_hip"), BLAZEPOSE33.index("right_hip")])
+        self._seen: Packet[Poses] | None = None
+        self._speed_m_s = np.zeros(3)
+        self._count = self._misses = 0
+        self._lost_seq = -1
+        ctx.log.info("%s on %s", self.settings.engine, self._heatmaps.engine.reason)
+
+    def step(self, frames: FrameSet, poses: Latest[Packet[Poses]]) -> ViewPoses:
+        self._count += 1
+        xyz_m = self._expected(poses, frames.t_capture_ns)
+        if xyz_m is not None:
+            assert poses is not None
+            rois = self._rois(xyz_m, frames)
+            if self._count % self.settings.detect_every == 0 and not self._confirmed(frames, xyz_m, rois):
+                self._lost_seq, xyz_m = poses.seq, None
+        ids = poses.body.ids[:1] if poses is not None and xyz_m is not None else np.full(1, -1, np.int64)
+        if xyz_m is None:
+            found = self._search(frames)
+            if found is None:
+                return self._views(frames, np.zeros(0, np.int64), None)
+            rois = found
+        return self._views(frames, ids, rois)
+
+    def _views(self, frames: FrameSet, ids: np.ndarray[tuple[int], np.dtype[np.int64]], rois: Rois | None) -> ViewPoses:
+        """Run the network on the regions [C] of one person (None: nobody)."""
+        views, people = len(frames.cameras), len(ids)
+        joints = len(self._heatmaps.skeleton.joints)
+        uv_px = np.full((people, views, joints, 2), np.nan, np.float32)
+        conf = np.zeros((people, views, joints), np.float32)
+        side_px = np.zeros((people, views), np.float32)
+        if rois is not None:
+            at = [i for i in frames.sync.views if rois.there[i]]
+            cut = Rois(rois.centre_px[at], rois.side_px[at], rois.angle_rad[at])
+            uv_px[0, at], conf[0, at] = self._heatmaps.infer([frames.frames[frames.cameras[i]] for i in at], cut)
+            side_px[0, at] = cut.side_px
+        for array in (uv_px, conf, side_px):
+            readonly(array)
+        return ViewPoses(frames.cameras, self._heatmaps.skeleton.name, frames.sync, ids, uv_px, conf, side_px)
+
+    def close(self) -> None:
+        for opened in (self._heatmaps, self._detector):
+            if opened is not None:
+                opened.close()
+
+    # where the person is -----------------------------------------------------------------------------------------------------
+
+    def _expected(self, poses: Packet[Poses] | None, t_ns: int) -> F64 | None:
+        """The followed skeleton [J,3] moved on to this instant, or None when there is nobody to follow."""
+        if poses is None or poses.seq == self._lost_seq or not len(poses.body.ids) or abs(t_ns - poses.t_capture_ns) > _FOLLOW_NS:
+            self._seen = None
+            return None
+        before, self._seen = self._seen, poses
+        if before is not None and poses.seq != before.seq:
+            dt_s = (poses.t_capture_ns - before.t_capture_ns) / 1e9
+            moved_m = np.nanmedian(poses.body.xyz_m[0, self._body] - before.body.xyz_m[0, self._body], axis=0)
+            self._speed_m_s = np.nan_to_num(moved_m / dt_s) if dt_s > 0 and before.body.ids[0] == poses.body.ids[0] else np.zeros(3)
+        elif before is None:
+            self._speed_m_s = np.zeros(3)
+        return np.asarray(poses.body.xyz_m[0] + self._speed_m_s * (t_ns - poses.t_capture_ns) / 1e9, np.float64)
+
+    def _rois(self, xyz_m: F64, frames: FrameSet) -> Rois:
+        """Regions [C] around the projected skeleton; none where too little of the body is inside the picture."""
+        seen = project(self._rig, np.nan_to_num(xyz_m, nan=1e6))
+        known = np.isfinite(xyz_m[:, 0])
+        uv_px = np.where(known[:, None], seen.uv_px, np.nan)
+        rois = rois_from_joints(uv_px, np.broadcast_to(known, uv_px.shape[:2]).astype(np.float32))
+        enough = np.count_nonzero(seen.visible[:, self._body] & known[self._body], axis=1) >= self.settings.min_joints
+        return Rois(rois.centre_px, np.where(enough, rois.side_px, np.nan), rois.angle_rad)
+
+    def _confirmed(self, frames: FrameSet, xyz_m: F64, rois: Rois) -> bool:
+        """One view after the other: does the detector see somebody where the followed person is? A few misses in a row end it."""
+        views = [i for i in frames.sync.views if rois.there[i]]
+        if not views:
+            return False
+        view = views[(self._count // self.settings.detect_every) % len(views)]
+        hips_px = np.nanmean(project(self._rig, xyz_m[self._hips]).uv_px[view], axis=0)
+        found = self._detector.detect([frames.frames[frames.cameras[view]]])[0]
+        near = any(np.linalg.norm(d.points_px[0] - hips_px) < 0.25 * rois.side_px[view] for d in found)
+        self._misses = 0 if near else self._misses + 1
+        return self._misses < _MISSES
+
+    def _search(self, frames: FrameSet) -> Rois | None:
+        """Regions [C] of the person whom most views agree on, or None."""
+        self._misses = 0
+        views = list(frames.sync.views)
+        detections = dict(zip(views, self._detector.detect([frames.frames[frames.cameras[i]] for i in views]), strict=True))
+        every = [detections.get(i, []) for i in range(len(frames.cameras))]
+        points_px = [np.array([d.points_px[[0, 2]] for d in view], np.float64).reshape(-1, 2, 2) for view in every]
+        size_px = [rois_from_detections(view).side_px for view in every]
+        people = match_views(self._rig, points_px, size_px, max_people=1)
+        if not people:
+            return None
+        count = len(frames.cameras)
+        rois = Rois(np.full((count, 2), np.nan), np.full(count, np.nan), np.zeros(count))
+        for view, row in people[0].items():
+            one = rois_from_detections([every[view][row]])
+            rois.centre_px[view], rois.side_px[view], rois.angle_rad[view] = one.centre_px[0], one.side_px[0], one.angle_rad[0]
+        return rois

@@ -1,0 +1,92 @@
+"""lift.algebraic: 2D key points of calibrated views become metric 3D skeletons by robust triangulation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from posepipe.calib.project import undistort
+from posepipe.calib.rig import Rig
+from posepipe.calib.triangulate import Triangulated, triangulate
+from posepipe.pipeline.errors import RigError
+from posepipe.pipeline.node import Context, Node, NodeSettings
+from posepipe.pipeline.packet import I64, Packet, Poses, ViewPoses, readonly
+from posepipe.pipeline.skeleton import skeleton
+
+
+class LiftAlgebraic(Node):
+    """Confidence-weighted, outlier-voting triangulation with any two or more views; per joint a standard deviation in metres.
+
+    A person exists when `min_joints` body joints (shoulders to ankles) have a point. A new person within `same_person_m` of one
+    who was lost less than `same_person_s` ago keeps that identity; identities are never used twice.
+    """
+
+    use = "lift.algebraic"
+
+    class Settings(NodeSettings):
+        min_conf: Annotated[float, Meta(description="key points below this confidence are not seen", ge=0, lt=1)] = 0.2
+        inlier: Annotated[float, Meta(description="a view further from the point than this does not count, as a share of its crop's side", gt=0, lt=1)] = 0.04
+        sigma: Annotated[float, Meta(description="noise of a certain key point, as a share of its crop's side", gt=0, lt=1)] = 0.01
+        min_joints: Annotated[int, Meta(description="fewest body joints that make a person", ge=1, le=12)] = 4
+        same_person_m: Annotated[float, Meta(description="how near a lost person must come back to be the same", gt=0)] = 1.0
+        same_person_s: Annotated[float, Meta(description="how soon a lost person must come back to be the same", gt=0)] = 2.0
+
+    settings: Settings
+
+    def open(self, ctx: Context) -> None:
+        if not isinstance(ctx.rig, Rig):
+            raise RigError("the studio has no rig, so nothing can be triangulated", hint="add rig: FILE to the studio file (docs/rig.md)")
+        self._rig = ctx.rig
+        self._body = np.array(skeleton(ctx.caps["views"].skeleton).body)
+        self._next_id = 0
+        self._last_seen: dict[int, tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
+        joints = len(skeleton(ctx.caps["views"].skeleton).joints)
+        nothing = np.zeros((1, len(self._rig), joints, 2), np.float32)
+        triangulate(self._rig, undistort(self._rig, nothing), nothing[..., 0], inlier_px=10.0, sigma_px=1.0)  # compiles, or loads the compiled kernel
+
+    def step(self, views: Packet[ViewPoses]) -> Poses:
+        v, s = views.body, self.settings
+        conf = np.where(v.conf >= s.min_conf, v.conf, 0.0)
+        side_px = np.maximum(v.side_px, 1.0)
+        points = triangulate(self._rig, undistort(self._rig, v.uv_px), conf, inlier_px=s.inlier * side_px, sigma_px=s.sigma * side_px)
+        there = np.count_nonzero(points.conf[:, self._body] > 0, axis=1) >= s.min_joints
+        return self._poses(v, points, np.flatnonzero(there), views.t_capture_ns)
+
+    def _poses(self, v: ViewPoses, points: Triangulated, rows: I64, t_ns: int) -> Poses:
+        xyz_m = points.xyz_m[rows]
+        ids = np.array([self._identity(int(v.ids[row]), points.xyz_m[row], t_ns) for row in rows], np.int64)
+        reproj_px = np.array([_median(points.residual_px[row][points.used[row]]) for row in rows], np.float32)
+        arrays = (
+            ids,
+            xyz_m.astype(np.float32),
+            points.conf[rows].astype(np.float32),
+            np.where(points.conf[rows] > 0, points.sigma_m[rows], np.nan).astype(np.float32),
+            reproj_px,
+            points.used[rows].sum(axis=1, dtype=np.uint8),
+        )
+        for array in arrays:
+            readonly(array)
+        return Poses(v.cameras, v.skeleton, v.sync, "algebraic", *arrays)
+
+    def _identity(self, known: int, xyz_m: np.ndarray[tuple[int, int], np.dtype[np.float64]], t_ns: int) -> int:
+        centre_m = np.nanmedian(xyz_m[self._body], axis=0)
+        if known < 0:
+            known = self._lost_near(centre_m, t_ns)
+        if known < 0:
+            known, self._next_id = self._next_id, self._next_id + 1
+        self._last_seen[known] = (t_ns, centre_m)
+        return known
+
+    def _lost_near(self, centre_m: np.ndarray[tuple[int], np.dtype[np.float64]], t_ns: int) -> int:
+        """The identity of someone lost near here and not long ago, -1 for nobody."""
+        since_ns = t_ns - int(self.settings.same_person_s * 1e9)
+        self._last_seen = {p: seen for p, seen in self._last_seen.items() if seen[0] >= since_ns}
+        near = {p: float(np.linalg.norm(at - centre_m)) for p, (t, at) in self._last_seen.items() if t < t_ns}
+        best = min(near, key=lambda p: near[p], default=-1)
+        return best if best >= 0 and near[best] <= self.settings.same_person_m else -1
+
+
+def _median(residuals_px: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    return float(np.median(residuals_px)) if residuals_px.size else 0.0

@@ -1,0 +1,140 @@
+"""publish.zmq: live skeletons on a ZeroMQ PUB socket, wire format 1 (docs/stream.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgpack
+import numpy as np
+import zmq
+from msgspec import Meta
+from zmq.utils.monitor import recv_monitor_message
+
+from posepipe.pipeline.errors import PublishError
+from posepipe.pipeline.node import Context, Node, NodeSettings
+from posepipe.pipeline.packet import Packet, Poses
+from posepipe.pipeline.skeleton import skeleton
+
+WIRE_VERSION = 1
+AXES = "x-right y-forward z-up right-handed"
+_HELLO_EVERY_NS = 1_000_000_000
+
+
+class PublishZmq(Node):
+    """Publishes `hello/<studio>` once a second and `skeleton/<studio>` once per instant; metres, Unix nanoseconds.
+
+    The socket is an XPUB, which subscribers cannot tell from a PUB, so that `--await-subscribers` can count them.
+    """
+
+    use = "publish.zmq"
+    publishes = True
+    default_queue = (8, "drop_oldest")
+
+    class Settings(NodeSettings):
+        bind: Annotated[str, Meta(description="ZeroMQ address to bind", min_length=1)] = "tcp://127.0.0.1:5570"
+        high_water: Annotated[int, Meta(description="messages kept for a slow subscriber before it loses the oldest", ge=1)] = 1000
+
+    settings: Settings
+    _socket: zmq.Socket[bytes] | None = None
+
+    def open(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._connected = self._subscribed = 0
+        self._next_hello_ns = 0
+        layout = skeleton(ctx.caps["poses"].skeleton)
+        self._hello = msgpack.packb(
+            {
+                "v": WIRE_VERSION,
+                "studio": ctx.studio,
+                "skeleton": layout.name,
+                "joints": list(layout.joints),
+                "bones": [list(b) for b in layout.bones],
+                "units": "m",
+                "axes": AXES,
+                "cameras": list(ctx.cameras),
+                "actions": [],
+                "graph_sha256": ctx.graph_sha256,
+            }
+        )
+        self._hello_topic, self._topic = f"hello/{ctx.studio}".encode(), f"skeleton/{ctx.studio}".encode()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._socket.setsockopt(zmq.SNDHWM, self.settings.high_water)
+        self._socket.setsockopt(zmq.LINGER, 500)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._bind(self._socket)
+
+    def _bind(self, socket: zmq.Socket[bytes]) -> None:
+        address = self.settings.bind
+        where = f"node {self._ctx.name}"
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as e:
+            if e.errno == zmq.EADDRINUSE:
+                hint = f"another studio or program has it: stop that, or choose another port, e.g. --set nodes.{self._ctx.name}.bind=tcp://127.0.0.1:5571"
+                raise PublishError(f"{address} is already in use", where=where, hint=hint) from None
+            raise PublishError(f"cannot bind {address!r}: {e.strerror}", where=where, hint="for example tcp://127.0.0.1:5570, or tcp://*:5570 for other machines") from None
+
+    def subscribers(self) -> int:
+        """Subscribers that are connected and have said what they want."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            self._connected += 1 if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
+        self._read_subscriptions()
+        return min(self._connected, self._subscribed)
+
+    def _read_subscriptions(self) -> None:
+        assert self._socket is not None
+        while self._socket.poll(0):
+            self._subscribed += 1 if self._socket.recv()[:1] == b"\x01" else -1
+
+    def step(self, poses: Packet[Poses]) -> None:
+        assert self._socket is not None
+        self._socket.send_multipart([self._topic, msgpack.packb(message(poses, t_publish_ns=self._ctx.now_ns()))])
+
+    def wake_ns(self) -> int | None:
+        return self._next_hello_ns
+
+    def on_time(self, now_ns: int) -> list[Any]:
+        assert self._socket is not None
+        self._read_subscriptions()
+        self._socket.send_multipart([self._hello_topic, self._hello])
+        self._next_hello_ns = now_ns + _HELLO_EVERY_NS
+        return []
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.disable_monitor()
+            self._monitor.close()
+            self._socket.close()
+            self._context.term()
+
+
+def message(poses: Packet[Poses], *, t_publish_ns: int) -> dict[str, Any]:
+    """The `skeleton/` message of one instant: float32 little-endian, unseen joints NaN with conf 0."""
+    body = poses.body
+    return {
+        "v": WIRE_VERSION,
+        "seq": poses.seq,
+        "t_capture_ns": poses.t_capture_ns,
+        "t_publish_ns": t_publish_ns,
+        "sync": {"skew_ns": body.sync.skew_ns, "views": body.sync.views, "missing": body.sync.missing},
+        "tier": body.tier,
+        "people": [
+            {
+                "id": int(body.ids[i]),
+                "xyz_m": _f4(body.xyz_m[i]),
+                "conf": _f4(body.conf[i]),
+                "sigma_m": _f4(body.sigma_m[i]),
+                "reproj_px": float(body.reproj_px[i]),
+                "action": None,
+                "body": None,
+            }
+            for i in range(len(body.ids))
+        ],
+    }
+
+
+def _f4(array: np.ndarray[Any, Any]) -> bytes:
+    return np.ascontiguousarray(array, "<f4").tobytes()

@@ -1,0 +1,123 @@
+"""sync.instant: frames of several cameras that were captured at the same time become one instant."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
+
+from posepipe.pipeline.node import Context, Node, NodeSettings
+from posepipe.pipeline.packet import Frame, FrameSet, Sync
+
+_COMPLAIN_AFTER = 60
+
+
+@dataclass(slots=True)
+class _Open:
+    """An instant that still waits for cameras."""
+
+    t_ns: int
+    arrived_ns: int
+    frames: dict[str, Frame] = field(default_factory=dict)
+
+
+class SyncInstant(Node):
+    """Joins frames by capture time.
+
+    A frame joins the open instant nearest in time (within `window_ms`). An instant leaves when it is complete, when every
+    camera that it lacks has moved on or ended, or `wait_ms` after its first frame arrived; it is then marked with what it
+    lacks. Instants leave in order. Fewer than `min_views` cameras: the frames are dropped, counted. `seq` follows the
+    cameras' own frame counters, so an instant that no camera delivered leaves a gap.
+    """
+
+    use = "sync.instant"
+    fan_in = True
+    default_queue = (8, "drop_oldest")
+
+    class Settings(NodeSettings):
+        window_ms: Annotated[float, Meta(description="frames this close in capture time are one instant", gt=0, le=1000)] = 8.0
+        wait_ms: Annotated[float, Meta(description="longest wait for a late camera, from the first frame's arrival", ge=0, le=10_000)] = 20.0
+        min_views: Annotated[int, Meta(description="fewest cameras that make an instant", ge=1, le=64)] = 2
+
+    settings: Settings
+
+    def open(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._window_ns = int(self.settings.window_ms * 1e6)
+        self._wait_ns = int(self.settings.wait_ms * 1e6)
+        self._active = set(ctx.cameras)
+        self._newest: dict[str, int] = {}
+        self._open: list[_Open] = []
+        self._left_ns = -1
+        self._last_seq: dict[str, int] = {}
+        self._seq = -1
+        self._too_few = 0
+
+    def step(self, frame: Frame) -> list[FrameSet]:
+        t = frame.t_capture_ns
+        self._newest[frame.camera] = max(t, self._newest.get(frame.camera, t))
+        fitting = [o for o in self._open if abs(t - o.t_ns) <= self._window_ns and frame.camera not in o.frames]
+        if fitting:
+            min(fitting, key=lambda o: abs(t - o.t_ns)).frames[frame.camera] = frame
+        elif t <= self._left_ns + self._window_ns:
+            self._ctx.drop(frame, "late: its instant had left")
+        else:
+            self._open.append(_Open(t, self._ctx.now_ns(), {frame.camera: frame}))
+            self._open.sort(key=lambda o: o.t_ns)
+        return self._leave()
+
+    def wake_ns(self) -> int | None:
+        if self._ctx.offline or not self._open:  # offline nothing is late: a missing frame is known when its camera moves on or ends
+            return None
+        return min(o.arrived_ns for o in self._open) + self._wait_ns
+
+    def on_time(self, now_ns: int) -> list[FrameSet]:
+        return self._leave(before_ns=max((o.t_ns for o in self._open if o.arrived_ns + self._wait_ns <= now_ns), default=-1))
+
+    def on_end(self, source: str) -> list[FrameSet]:
+        self._active.discard(source.rpartition("/")[2])
+        return self._leave()
+
+    def _leave(self, before_ns: int = -1) -> list[FrameSet]:
+        out = []
+        while self._open and (self._open[0].t_ns <= before_ns or self._complete(self._open[0])):
+            leaving = self._open.pop(0)
+            self._left_ns = leaving.t_ns
+            seq = self._number(leaving.frames)
+            if len(leaving.frames) >= self.settings.min_views:
+                self._too_few = 0
+                out.append(self._frame_set(seq, leaving.frames))
+            else:
+                self._lose(leaving)
+        return out
+
+    def _complete(self, o: _Open) -> bool:
+        return all(c in o.frames or self._newest.get(c, -1) > o.t_ns + self._window_ns for c in self._active)
+
+    def _number(self, frames: dict[str, Frame]) -> int:
+        """The next instant number: on by as many as the cameras' own counters went on."""
+        ahead = [f.seq - self._last_seq[c] for c, f in frames.items() if c in self._last_seq]
+        self._seq = self._seq + max(1, min(ahead)) if ahead else max(self._seq + 1, min(f.seq for f in frames.values()))
+        self._last_seq.update({c: f.seq for c, f in frames.items()})
+        return self._seq
+
+    def _frame_set(self, seq: int, frames: dict[str, Frame]) -> FrameSet:
+        cameras = self._ctx.cameras
+        times = [f.t_capture_ns for f in frames.values()]
+        views = tuple(i for i, c in enumerate(cameras) if c in frames)
+        missing = tuple(i for i, c in enumerate(cameras) if c not in frames)
+        ordered = {c: frames[c] for c in cameras if c in frames}
+        return FrameSet(seq, int(statistics.median(times)), cameras, ordered, Sync(max(times) - min(times), views, missing))
+
+    def _lose(self, o: _Open) -> None:
+        for frame in o.frames.values():
+            self._ctx.drop(frame, "too few views")
+        self._too_few += 1
+        if self._too_few == _COMPLAIN_AFTER and len(self._newest) > 1:
+            spread_ms = (max(self._newest.values()) - min(self._newest.values())) / 1e6
+            self._ctx.warn(
+                f"{self._ctx.name}: {_COMPLAIN_AFTER} instants in a row had fewer than min_views={self.settings.min_views} cameras within "
+                f"window_ms={self.settings.window_ms:g}; the cameras' newest frames lie {spread_ms:.1f} ms apart: are they synced?"
+            )
