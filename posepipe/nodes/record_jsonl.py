@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ..pipeline.errors import RecordError
-from ..pipeline.node import Context, Node, NodeSettings
-from ..pipeline.packet import F32, Packet, Poses
-from ..pipeline.skeleton import skeleton
+from posepipe.pipeline.errors import RecordError
+from posepipe.pipeline.node import Context, Node, NodeSettings
+from posepipe.pipeline.packet import F32, Packet, Poses
+from posepipe.pipeline.skeleton import skeleton
 
 VERSION = 1
 _DECIMALS_M = 5
