@@ -37,7 +37,9 @@ class Catalogue(Mapping[str, type[Node]]):
             try:
                 cls = getattr(import_module(module), name)
             except (ImportError, AttributeError) as e:
-                raise GraphError(f"node type {use!r} cannot be loaded from {self._where[use]}: {e}", hint="reinstall the package that provides it") from e
+                raise GraphError(
+                    f"node type {use!r} cannot be loaded from {self._where[use]}: {e}", hint="reinstall the package that provides it"
+                ) from e
             self._loaded[use] = cls
         return self._loaded[use]
 

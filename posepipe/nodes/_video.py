@@ -55,9 +55,13 @@ class Picture:
         return Frame(camera, seq, t_capture_ns, "i420", v.width, v.height, planes, full_range)
 
 
+def _pts(v: av.VideoFrame) -> int:
+    return v.pts if v.pts is not None else -1
+
+
 def _plane(v: av.VideoFrame, index: int, rows: int, columns: int) -> U8:
     plane = v.planes[index]
-    view = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
+    view: U8 = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
     view.setflags(write=False)
     return view
 
@@ -90,7 +94,9 @@ def _open(uri: str, *, where: str, format: str | None = None, options: dict[str,
         container = av.open(uri, format=format, options=options, timeout=timeout if "://" in uri else None)
     except av.error.InvalidDataError:
         raise SourceError(
-            f"{uri} is not a video that can be read", where=where, hint="truncated (no index), or not a video: copy it again, or: ffmpeg -i IN -c copy OUT"
+            f"{uri} is not a video that can be read",
+            where=where,
+            hint="truncated (no index), or not a video: copy it again, or: ffmpeg -i IN -c copy OUT",
         ) from None
     except (av.error.FFmpegError, OSError, ValueError) as e:
         what = f"{uri} cannot be opened: {getattr(e, 'strerror', None) or e}"
@@ -110,7 +116,9 @@ class _Video:
         self.complaint = ""
         if stream.codec_context is None:
             container.close()
-            raise SourceError(f"{container.name}: no decoder for its codec", where=where, hint="re-encode: ffmpeg -i IN -c:v libx264 OUT.mp4")
+            raise SourceError(
+                f"{container.name}: no decoder for its codec", where=where, hint="re-encode: ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
         stream.codec_context.thread_type = ThreadType.NONE
         rate = stream.average_rate or stream.guessed_rate
         if not stream.width or not stream.height:
@@ -252,15 +260,14 @@ class RecordedVideo(_Video):
             self._flushed = packet is None
             self._ready.extend(f for f in self._decode(packet) if f.pts is not None)
             self._look_ahead()
-        while self._ready and self._ready[0].pts < due:
+        while self._ready and _pts(self._ready[0]) < due:
             self._ready.popleft()
-        if not self._ready or self._ready[0].pts > due or self._ready[0].is_corrupt:
-            if self._ready and self._ready[0].pts == due:
-                self._ready.popleft()
+        frame = self._ready.popleft() if self._ready and _pts(self._ready[0]) == due else None
+        if frame is None or frame.is_corrupt:
             self._lost += 1
             raise FrameLost("corrupt picture")
         self._delivered += 1
-        return Picture(self._ready.popleft())
+        return Picture(frame)
 
     def skip_to_key_frame(self) -> int:
         """Pass over packets up to the next key frame (or the end) without decoding them. Returns how many pictures that cost."""

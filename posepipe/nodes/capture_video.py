@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from posepipe.pipeline.errors import SourceError
@@ -24,12 +25,12 @@ class CaptureVideo(Source):
 
     use = "capture.video"
 
-    class Settings(NodeSettings):
+    class Settings(NodeSettings, frozen=True):
         uri: Annotated[str, Meta(description="file (also pull:NAME/FILE), rtsp://, http:// or a device such as /dev/video0", min_length=1)]
         fps: Annotated[float, Meta(description="recordings: resample to this rate; devices: ask for it", gt=0, le=1000)] | None = None
         speed: Annotated[float, Meta(description="recordings: play slower (0.5) or faster (2)", gt=0, le=100)] = 1.0
         loop: Annotated[bool, Meta(description="recordings: start again at the end")] = False
-        options: Annotated[dict[str, str], Meta(description="options for FFmpeg, e.g. {rtsp_transport: tcp}")] = {}
+        options: Annotated[dict[str, str], Meta(description="options for FFmpeg, e.g. {rtsp_transport: tcp}")] = msgspec.field(default_factory=dict)
         timeout_s: Annotated[float, Meta(description="streams: give up when nothing arrives for this long", gt=0)] = 5.0
 
     settings: Settings

@@ -36,20 +36,22 @@ class HeatmapTopdown(Node):
 
     use = "heatmap.topdown"
 
-    class Settings(NodeSettings):
+    class Settings(NodeSettings, frozen=True):
         engine: Annotated[str, Meta(description="heatmap network: blazepose.full, or stub")] = "blazepose.full"
         max_people: Annotated[int, Meta(description="people followed at once (1 in this release)", ge=1, le=1)] = 1
         detect_every: Annotated[int, Meta(description="instants between two looks of the person detector at one view", ge=1)] = 8
         min_joints: Annotated[int, Meta(description="a view is cut when this many body joints are expected inside it", ge=1, le=12)] = 4
 
     settings: Settings
-    _heatmaps: TopDown | None = None
-    _detector: PersonDetector | None = None
+    _heatmaps: TopDown
+    _detector: PersonDetector
 
     @classmethod
     def check(cls, settings: Settings, inputs: object) -> None:
         if settings.engine not in _ENGINES:
-            raise GraphError(f"engine is {settings.engine!r}: there is no such heatmap network", hint=did_you_mean(settings.engine, _ENGINES))
+            raise GraphError(
+                f"engine is {settings.engine!r}: there is no such heatmap network", hint=did_you_mean(settings.engine, _ENGINES)
+            )
 
     @classmethod
     def caps(cls, settings: Settings, inputs: object) -> Caps:
@@ -108,7 +110,7 @@ class HeatmapTopdown(Node):
         return ViewPoses(frames.cameras, self._heatmaps.skeleton.name, frames.sync, ids, uv_px, conf, side_px)
 
     def close(self) -> None:
-        for opened in (self._heatmaps, self._detector):
+        for opened in (getattr(self, "_heatmaps", None), getattr(self, "_detector", None)):
             if opened is not None:
                 opened.close()
 

@@ -25,9 +25,11 @@ class LiftAlgebraic(Node):
 
     use = "lift.algebraic"
 
-    class Settings(NodeSettings):
+    class Settings(NodeSettings, frozen=True):
         min_conf: Annotated[float, Meta(description="key points below this confidence are not seen", ge=0, lt=1)] = 0.2
-        inlier: Annotated[float, Meta(description="a view further from the point than this does not count, as a share of its crop's side", gt=0, lt=1)] = 0.04
+        inlier: Annotated[
+            float, Meta(description="a view further from the point than this does not count, as a share of its crop's side", gt=0, lt=1)
+        ] = 0.04
         sigma: Annotated[float, Meta(description="noise of a certain key point, as a share of its crop's side", gt=0, lt=1)] = 0.01
         min_joints: Annotated[int, Meta(description="fewest body joints that make a person", ge=1, le=12)] = 4
         same_person_m: Annotated[float, Meta(description="how near a lost person must come back to be the same", gt=0)] = 1.0
@@ -44,7 +46,9 @@ class LiftAlgebraic(Node):
         self._last_seen: dict[int, tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
         joints = len(skeleton(ctx.caps["views"].skeleton).joints)
         nothing = np.zeros((1, len(self._rig), joints, 2), np.float32)
-        triangulate(self._rig, undistort(self._rig, nothing), nothing[..., 0], inlier_px=10.0, sigma_px=1.0)  # compiles, or loads the compiled kernel
+        triangulate(
+            self._rig, undistort(self._rig, nothing), nothing[..., 0], inlier_px=10.0, sigma_px=1.0
+        )  # compiles, or loads the compiled kernel
 
     def step(self, views: Packet[ViewPoses]) -> Poses:
         v, s = views.body, self.settings

@@ -30,7 +30,7 @@ class PublishZmq(Node):
     publishes = True
     default_queue = (8, "drop_oldest")
 
-    class Settings(NodeSettings):
+    class Settings(NodeSettings, frozen=True):
         bind: Annotated[str, Meta(description="ZeroMQ address to bind", min_length=1)] = "tcp://127.0.0.1:5570"
         high_water: Annotated[int, Meta(description="messages kept for a slow subscriber before it loses the oldest", ge=1)] = 1000
 
@@ -74,7 +74,11 @@ class PublishZmq(Node):
             if e.errno == zmq.EADDRINUSE:
                 hint = f"another studio or program has it: stop that, or choose another port, e.g. --set nodes.{self._ctx.name}.bind=tcp://127.0.0.1:5571"
                 raise PublishError(f"{address} is already in use", where=where, hint=hint) from None
-            raise PublishError(f"cannot bind {address!r}: {e.strerror}", where=where, hint="for example tcp://127.0.0.1:5570, or tcp://*:5570 for other machines") from None
+            raise PublishError(
+                f"cannot bind {address!r}: {e.strerror}",
+                where=where,
+                hint="for example tcp://127.0.0.1:5570, or tcp://*:5570 for other machines",
+            ) from None
 
     def subscribers(self) -> int:
         """Subscribers that are connected and have said what they want."""

@@ -36,9 +36,11 @@ class SyncInstant(Node):
     fan_in = True
     default_queue = (8, "drop_oldest")
 
-    class Settings(NodeSettings):
+    class Settings(NodeSettings, frozen=True):
         window_ms: Annotated[float, Meta(description="frames this close in capture time are one instant", gt=0, le=1000)] = 8.0
-        wait_ms: Annotated[float, Meta(description="longest wait for a late camera, from the first frame's arrival", ge=0, le=10_000)] = 20.0
+        wait_ms: Annotated[float, Meta(description="longest wait for a late camera, from the first frame's arrival", ge=0, le=10_000)] = (
+            20.0
+        )
         min_views: Annotated[int, Meta(description="fewest cameras that make an instant", ge=1, le=64)] = 2
 
     settings: Settings

@@ -3,7 +3,7 @@
     class Scale(Node):
         use = "demo.scale"
 
-        class Settings(NodeSettings):
+        class Settings(NodeSettings, frozen=True):
             factor: float = 1.0
 
         settings: Settings

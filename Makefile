@@ -1,0 +1,57 @@
+# make run: the main job. make test: the whole suite. Both make .venv and install first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STUDIO ?= examples/studio.yaml
+
+.PHONY: setup run test check bench bench-triangulation bench-engines accuracy dist clean
+.DEFAULT_GOAL := run
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "posepipe needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
+	@echo "posepipe: making $(VENV) and installing (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[openvino,dev]'
+	@touch $@
+
+run: setup
+	@$(BIN)/posepipe pull --for $(STUDIO)
+	@$(BIN)/posepipe run $(STUDIO)
+
+test: setup
+	@$(BIN)/posepipe pull --for examples/studio.yaml
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff format --check posepipe tests
+	@$(BIN)/ruff check posepipe tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/posepipe bench $(STUDIO) --seconds 60
+
+bench-triangulation: setup
+	@$(BIN)/python tests/bench/bench_triangulation.py
+
+bench-engines: setup
+	@$(BIN)/python tests/bench/bench_engines.py
+
+accuracy: setup
+	@$(BIN)/python tests/bench/accuracy.py
+
+# sdist -> wheel -> an empty virtual environment -> an example, away from the checkout
+dist: setup
+	@rm -rf dist build/dist-check
+	@$(BIN)/python -m build --outdir dist . > /dev/null
+	@$(PYTHON) -m venv build/dist-check
+	@build/dist-check/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	@cp examples/studio.yaml build/dist-check/
+	@cd build/dist-check && bin/posepipe run studio.yaml --offline
+	@rm -rf build/dist-check
+
+clean:
+	@rm -rf $(VENV) dist build out *.egg-info

@@ -1,0 +1,220 @@
+"""The command line: `posepipe run|check|graph|inspect|schema|bench|pull|doctor`.
+
+Exit codes: 0 done, 1 a fault while running, 2 refused before start (the message says where, what, what to do),
+3 a latency budget was missed, 130 interrupted twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from posepipe import __version__
+from posepipe.pipeline.errors import GraphError, PosepipeError, RunError, did_you_mean
+
+REFUSED, FAULT, OVER_BUDGET = 2, 1, 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    try:
+        code = args.command(args)
+    except RunError as e:
+        return _say(e, FAULT)
+    except PosepipeError as e:
+        return _say(e, REFUSED)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone (posepipe ... | head)
+        sys.stderr.close()
+        return 0
+    return int(code)
+
+
+def _say(error: PosepipeError, code: int) -> int:
+    sys.stdout.flush()
+    print(f"posepipe: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="posepipe", description="Live, metric, multi-person 3D human pose from several synced cameras.")
+    parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what the nodes do")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser(
+        "run", help="run a studio", description="Run a studio file. Ctrl-C stops it; what is under way is finished and accounted for."
+    )
+    _studio_arguments(run)
+    run.add_argument("--offline", action="store_true", help="recordings only: every frame in order, nothing dropped, as fast as it goes")
+    run.add_argument("--seconds", type=_positive, metavar="N", help="stop after N seconds; recordings loop for that long")
+    run.add_argument("--await-subscribers", type=int, default=0, metavar="N", help="hold the cameras until N subscribers are connected")
+    run.add_argument(
+        "--await-seconds", type=_positive, default=60.0, metavar="N", help="give up waiting for subscribers after N seconds (60)"
+    )
+    run.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON")
+    run.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome/Perfetto trace")
+    run.set_defaults(command=_run)
+
+    bench = commands.add_parser(
+        "bench", help="measure a studio", description="Run a studio for a time and report the latency of every node. Exit 3: over budget."
+    )
+    _studio_arguments(bench)
+    bench.add_argument("--seconds", type=_positive, default=20.0, metavar="N", help="how long (20); recordings loop")
+    bench.add_argument("--json", dest="summary", type=Path, metavar="FILE", help="write the figures as JSON")
+    bench.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome/Perfetto trace")
+    bench.set_defaults(command=_bench)
+
+    check = commands.add_parser(
+        "check", help="validate a studio file", description="Check a studio file, its calibration and its recordings without running."
+    )
+    _studio_arguments(check)
+    check.set_defaults(command=_check)
+
+    graph = commands.add_parser("graph", help="draw a studio file")
+    _studio_arguments(graph)
+    form = graph.add_mutually_exclusive_group()
+    form.add_argument("--dot", action="store_true", help="Graphviz")
+    form.add_argument("--mermaid", action="store_true", help="Mermaid")
+    graph.set_defaults(command=_graph)
+
+    inspect = commands.add_parser("inspect", help="describe node types")
+    inspect.add_argument("node_type", nargs="?", metavar="NODE_TYPE", help="all when left out")
+    inspect.set_defaults(command=_inspect)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of studio files, for editors")
+    schema.set_defaults(command=_schema)
+
+    pull = commands.add_parser(
+        "pull", help="fetch models and recordings", description="Without names: what is there and what would be fetched."
+    )
+    pull.add_argument("names", nargs="*", metavar="NAME")
+    pull.add_argument("--all", action="store_true", help="fetch everything")
+    pull.add_argument("--for", dest="studio", type=Path, metavar="STUDIO", help="fetch what this studio file needs")
+    pull.set_defaults(command=_pull)
+
+    doctor = commands.add_parser("doctor", help="what this machine can run, and why not the rest")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _studio_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("studio", type=Path, metavar="STUDIO", help="studio file (YAML)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="PATH=VALUE",
+        help="override a value, e.g. nodes.smooth.min_cutoff=1.2",
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _run(args: argparse.Namespace) -> int:
+    from .run import run
+
+    done = run(
+        args.studio,
+        overrides=tuple(args.overrides),
+        offline=args.offline,
+        seconds=args.seconds,
+        subscribers=args.await_subscribers,
+        subscribers_within_s=args.await_seconds,
+        summary=args.summary,
+        trace=args.trace,
+    )
+    return 130 if done.interrupted else 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from .run import run
+
+    done = run(args.studio, overrides=tuple(args.overrides), seconds=args.seconds, summary=args.summary, trace=args.trace, bench=True)
+    if done.interrupted:
+        return 130
+    return 0 if done.within_budget else OVER_BUDGET
+
+
+def _check(args: argparse.Namespace) -> int:
+    from . import preflight, studio
+
+    plan = studio.load(args.studio, overrides=tuple(args.overrides))
+    absent = studio.missing(plan)
+    if absent:
+        print(f"{args.studio}: the graph is right. Not on this machine yet: {', '.join(absent)} (posepipe pull {' '.join(absent)})")
+        return 0
+    whole = studio.complete(plan)
+    infos = preflight.probe_recordings(plan, whole.resolve)
+    for warning in preflight.check(plan, whole.rig, infos):
+        print(f"{args.studio}: {warning}")
+    cameras = f"{len(plan.cameras)} camera{'s' if len(plan.cameras) != 1 else ''}"
+    print(f"{args.studio}: good: {cameras} ({', '.join(plan.cameras)}), {len(plan.nodes)} nodes, {len(infos)} recordings read")
+    return 0
+
+
+def _graph(args: argparse.Namespace) -> int:
+    from posepipe.pipeline import draw
+
+    from . import studio
+
+    plan = studio.load(args.studio, overrides=tuple(args.overrides))
+    print(draw.dot(plan) if args.dot else draw.mermaid(plan) if args.mermaid else draw.text(plan))
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from posepipe.nodes import Catalogue
+    from posepipe.pipeline.schema import describe
+
+    types = Catalogue()
+    if args.node_type is None:
+        for use, cls in types.items():
+            print(f"{use:20} {(cls.__doc__ or '').strip().splitlines()[0]}")
+        return 0
+    if args.node_type not in types:
+        raise GraphError(f"there is no node type {args.node_type!r}", hint=did_you_mean(args.node_type, types))
+    print(describe(types[args.node_type]))
+    return 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from posepipe.nodes import Catalogue
+    from posepipe.pipeline.schema import schema
+
+    print(json.dumps(schema(Catalogue()), indent=2))
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from . import pulling, studio
+
+    names = list(args.names)
+    if args.studio is not None:
+        names += studio.wanted(studio.load(args.studio))
+    return pulling.pull(names, everything=args.all, listing=not names and not args.all and args.studio is None)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from .doctor import doctor
+
+    return doctor()

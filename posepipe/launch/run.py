@@ -1,0 +1,155 @@
+"""`posepipe run` and `posepipe bench`: everything between a studio file and its summary."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import cv2
+
+from posepipe.pipeline.errors import GraphError, PosepipeError, RunError
+from posepipe.pipeline.graph import Plan
+from posepipe.pipeline.runner import Runner
+
+from . import preflight, studio
+from .pulling import pull
+from .report import Machine, print_summary
+from .report import summary as report
+from .screen import LiveScreen, OfflineProgress
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a run ended."""
+
+    figures: dict[str, Any]
+    interrupted: bool
+
+    @property
+    def within_budget(self) -> bool:
+        return all(b["ok"] for b in self.figures["budgets"])
+
+
+def run(
+    path: Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    offline: bool = False,
+    seconds: float | None = None,
+    subscribers: int = 0,
+    subscribers_within_s: float = 60.0,
+    summary: Path | None = None,
+    trace: Path | None = None,
+    bench: bool = False,
+) -> Done:
+    """Run a studio to its end, to `seconds`, or to Ctrl-C / SIGTERM. PosepipeError for what is refused or goes wrong."""
+    plan = studio.load(path, overrides=overrides)
+    for file in (summary, trace):
+        _writable(file)
+    absent = studio.missing(plan)
+    if absent:
+        pull(absent)
+    whole = studio.complete(plan)
+    infos = preflight.probe_recordings(plan, whole.resolve)
+    for warning in preflight.check(plan, whole.rig, infos):
+        _warn(warning)
+    if offline and seconds is not None:
+        raise GraphError(
+            "--offline and --seconds exclude each other", where="posepipe run", hint="--offline plays each recording once, to its end"
+        )
+    cv2.setNumThreads(1)  # the cores belong to the decoders and the network
+    runner = Runner(
+        plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=bench or trace is not None, warn=_warn
+    )
+    machine = Machine()
+    with contextlib.closing(runner), _stopping(runner) as asked:
+        runner.open()
+        preflight.check(plan, whole.rig, preflight.opened(runner), recorded=False)
+        _await_subscribers(runner, subscribers, subscribers_within_s)
+        if not runner.shared.stop.is_set():
+            _live(runner, plan, offline=offline, total=min((i.frames for i in infos.values() if i.frames), default=None))
+        figures = report(runner, machine=machine)
+    _write(summary, figures)
+    if trace is not None and runner.shared.trace is not None:
+        _write(trace, runner.shared.trace.chrome())
+    print_summary(figures)
+    return Done(figures, bool(asked))
+
+
+def _live(runner: Runner, plan: Plan, *, offline: bool, total: int | None) -> None:
+    with OfflineProgress(runner, total=total) if offline else LiveScreen(runner):
+        gc.collect()
+        gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
+        runner.start()
+        while runner.running and runner.shared.failure is None:
+            time.sleep(_POLL_S)
+        runner.finish()
+
+
+@contextlib.contextmanager
+def _stopping(runner: Runner) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM stop the studio in order; the second Ctrl-C interrupts at once. Yields the signals that came."""
+    came: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+        runner.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _await_subscribers(runner: Runner, count: int, within_s: float) -> None:
+    if count <= 0:
+        return
+    until = time.monotonic() + within_s
+    print(f"waiting for {count} subscriber{'s' if count > 1 else ''} (at most {within_s:.0f} s)", file=sys.stderr, flush=True)
+    while not runner.shared.stop.is_set():
+        there = runner.subscribers()
+        if there >= count:
+            return
+        if time.monotonic() > until:
+            hint = "start the subscriber, connect it to the address of publish.zmq, or wait longer with --await-seconds"
+            raise RunError(f"{there} of {count} subscribers after {within_s:.0f} s", where="--await-subscribers", hint=hint)
+        time.sleep(_POLL_S)
+
+
+def _warn(text: str) -> None:
+    print(f"posepipe: warning: {text}", file=sys.stderr, flush=True)
+
+
+def _writable(file: Path | None) -> None:
+    """A summary that cannot be written is refused before the run, not after it."""
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()
+    except OSError as e:
+        raise PosepipeError(f"cannot be written: {e.strerror}", where=str(file), hint="choose another path") from None
+
+
+def _write(file: Path | None, value: dict[str, Any]) -> None:
+    if file is None:
+        return
+    try:
+        file.write_text(json.dumps(value, indent=2) + "\n")
+    except OSError as e:
+        raise RunError(f"cannot be written: {e.strerror}", where=str(file), hint="free some space, or choose another path") from None
