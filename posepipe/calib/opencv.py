@@ -36,12 +36,17 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return super().compose_node(parent, index)
 
 
+def _number(value: Any) -> float:
+    """A number as FileStorage writes it, which spells `.Nan` and `.Inf` in its own way."""
+    return float(value.replace(".Nan", "nan").replace(".Inf", "inf") if isinstance(value, str) else value)
+
+
 def _matrix(loader: _Loader, node: yaml.Node) -> Any:
     if not isinstance(node, yaml.MappingNode):
         raise yaml.constructor.ConstructorError(None, None, "an opencv-matrix without rows, cols and data", node.start_mark)
     fields = loader.construct_mapping(node, deep=True)
     try:
-        return np.array([float(x) for x in fields["data"]]).reshape(int(fields["rows"]), int(fields["cols"]))
+        return np.array([_number(x) for x in fields["data"]]).reshape(int(fields["rows"]), int(fields["cols"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise yaml.constructor.ConstructorError(None, None, f"an opencv-matrix that is not one ({error})", node.start_mark) from None
 

@@ -102,7 +102,7 @@ def render(rig: Rig) -> str:
         lines += [
             "",
             "[[camera]]",
-            f"name = {json.dumps(camera.name).replace(chr(127), chr(92) + 'u007f')}",
+            f"name = {json.dumps(camera.name, ensure_ascii=False).replace(chr(127), chr(92) + 'u007f')}",
             f"size_px = [{camera.width_px}, {camera.height_px}]",
             f"matrix = {camera.matrix.tolist()}",
             f"distortion = {camera.distortion.tolist()}",
