@@ -65,4 +65,3 @@ def _frame_counts(infos: Mapping[str, StreamInfo]) -> list[str]:
         f"cameras of different lengths: {short} has {counts[short]} frames, {long} has {counts[long]}; "
         f"the last {counts[long] - counts[short]} instants lack {short}. If they did not start together, cut them first."
     ]
-

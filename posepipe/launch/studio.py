@@ -43,7 +43,9 @@ def load(path: Path, *, overrides: tuple[str, ...] = ()) -> Plan:
     try:
         msgspec.convert(plan.engines, EngineOptions)
     except msgspec.ValidationError as e:
-        known = did_you_mean(next((k for k in plan.engines if k not in EngineOptions.__struct_fields__), ""), EngineOptions.__struct_fields__)
+        known = did_you_mean(
+            next((k for k in plan.engines if k not in EngineOptions.__struct_fields__), ""), EngineOptions.__struct_fields__
+        )
         raise GraphError(f"engines: {e}", where=plan.file.place(("engines",)), hint=known) from None
     return plan
 
@@ -96,7 +98,11 @@ def _rig(plan: Plan, resolve: Callable[[str], Path]) -> Rig | None:
         entry = msgspec.convert(raw, _RigEntry)
         image = {name: _transform(t) for name, t in entry.image.items()}
     except (msgspec.ValidationError, TypeError, ValueError) as e:
-        raise RigError(f"rig is {plan.rig!r}: {e}", where=place, hint="rig: FILE, or rig: {file: FILE, image: {cam01: {scale: [1, 1], offset_px: [0, 0]}}}") from None
+        raise RigError(
+            f"rig is {plan.rig!r}: {e}",
+            where=place,
+            hint="rig: FILE, or rig: {file: FILE, image: {cam01: {scale: [1, 1], offset_px: [0, 0]}}}",
+        ) from None
     try:
         return load_rig(resolve(entry.file), image=image).select(plan.cameras)
     except RigError as e:
