@@ -1,0 +1,70 @@
+"""The machine a figure was taken on: without it no latency means anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def cpu_model() -> str:
+    """The processor's own name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processors that this process may use; containers and taskset give fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Machine:
+    """This machine, and what this process (with its children) takes of it between construction and `stop`."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._load_start = _load()
+        self._cpu_start_s, self._start_s = self._cpu_s(), time.monotonic()
+        self._stopped = False
+        self.cpu_percent = 0.0
+        self.rss_mb = 0.0
+        self._load_end = self._load_start
+
+    def stop(self) -> None:
+        """Take the figures at the end of the run; later calls change nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        spent_s = time.monotonic() - self._start_s
+        self.cpu_percent = round(100 * (self._cpu_s() - self._cpu_start_s) / spent_s, 1) if spent_s > 0 else 0.0
+        self.rss_mb = round(self._process.memory_info().rss / 1e6, 1)
+        self._load_end = _load()
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        children = (getattr(times, "children_user", 0.0), getattr(times, "children_system", 0.0))
+        return float(times.user + times.system + sum(children))
+
+    def facts(self) -> dict[str, Any]:
+        """Model of the processor, cores, load averages over one minute at start and end, system and Python."""
+        return {
+            "cpu": cpu_model(),
+            "cores": cores(),
+            "load_start": self._load_start,
+            "load_end": self._load_end,
+            "os": f"{platform.system()} {platform.release()}",
+            "python": platform.python_version(),
+        }
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0
