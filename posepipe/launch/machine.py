@@ -31,7 +31,6 @@ class Machine:
     """This machine, and what this process (with its children) takes of it between construction and `stop`."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
         self._load_start = _load()
         self._cpu_start_s, self._start_s = self._cpu_s(), time.monotonic()
         self._stopped = False
@@ -46,13 +45,13 @@ class Machine:
         self._stopped = True
         spent_s = time.monotonic() - self._start_s
         self.cpu_percent = round(100 * (self._cpu_s() - self._cpu_start_s) / spent_s, 1) if spent_s > 0 else 0.0
-        self.rss_mb = round(self._process.memory_info().rss / 1e6, 1)
+        self.rss_mb = round(psutil.Process().memory_info().rss / 1e6, 1)
         self._load_end = _load()
 
-    def _cpu_s(self) -> float:
-        times = self._process.cpu_times()
-        children = (getattr(times, "children_user", 0.0), getattr(times, "children_system", 0.0))
-        return float(times.user + times.system + sum(children))
+    @staticmethod
+    def _cpu_s() -> float:
+        children = os.times()
+        return time.process_time() + children.children_user + children.children_system
 
     def facts(self) -> dict[str, Any]:
         """Model of the processor, cores, load averages over one minute at start and end, system and Python."""

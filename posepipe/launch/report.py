@@ -16,7 +16,7 @@ from posepipe.pipeline.graph import Budget, Plan
 from posepipe.pipeline.ledger import Drop
 from posepipe.pipeline.runner import NodeView, Runner, Snapshot
 
-from .machine import Machine
+from .machine import Machine as Machine
 
 _AROUND = 2.5
 """Instants this many percentile points around the judged percentile show where its time went."""
@@ -174,8 +174,9 @@ def _publishing_path(plan: Plan) -> set[str]:
 # the table ----------------------------------------------------------------------------------------------------------------
 
 
-def show(report: Mapping[str, Any], console: Console) -> None:
-    """The summary for a person."""
+def print_summary(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """The summary for a person, on standard output."""
+    console = console or Console()
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("node", style="cyan", no_wrap=True)
     for title in ("count", "p50 ms", "p95 ms", "p99 ms", "max ms"):

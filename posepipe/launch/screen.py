@@ -11,12 +11,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from rich.console import Console, ConsoleOptions
 from rich.live import Live
+from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.style import Style
 
@@ -233,16 +235,19 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60:02}:{rest % 60:02}"
 
 
+def _live(console: Console) -> Live:
+    """What else is printed to the terminal goes above the table; what the user sent elsewhere (2> errors.txt) goes there."""
+    return Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop", redirect_stderr=sys.stderr.isatty())
+
+
 class _Screen:
     """Context manager: shows until the block ends. On a terminal a rich Live that vanishes at the end, else lines."""
 
     def __init__(self, runner: Runner, console: Console | None) -> None:
         self._runner = runner
         self._console = console or Console(file=sys.stdout)
-        self._live = (
-            Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop") if self._console.is_terminal else None
-        )
-        self._moved: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
+        self._live = _live(self._console) if self._console.is_terminal else None
+        self._given_back = ExitStack()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="posepipe:screen", daemon=True)
 
@@ -254,9 +259,9 @@ class _Screen:
 
     def __enter__(self) -> Self:
         if self._live is not None:
-            before = (sys.stdout, sys.stderr)
+            before = {id(stream): name for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))}
             self._live.start()
-            self._move_logs(before)
+            self._move_logs(before, self._live.console)
         self._thread.start()
         return self
 
@@ -265,17 +270,17 @@ class _Screen:
         self._thread.join()
         if self._live is not None:
             self._live.stop()
-        for handler, stream in self._moved:
-            handler.setStream(stream)
+        self._given_back.close()
 
-    def _move_logs(self, before: tuple[TextIO, TextIO]) -> None:
-        """Log handlers that hold the terminal's own stream would write through the table; rich puts what it is given above it."""
-        now = dict(zip(map(id, before), (sys.stdout, sys.stderr), strict=True))
-        for logger in (logging.getLogger(), logging.getLogger("posepipe")):
-            for handler in logger.handlers:
-                if isinstance(handler, logging.StreamHandler) and id(handler.stream) in now:
-                    self._moved.append((handler, handler.stream))
-                    handler.setStream(now[id(handler.stream)])
+    def _move_logs(self, before: Mapping[int, str], console: Console) -> None:
+        """Log handlers that hold the terminal itself would write through the table; rich puts what it is given above it."""
+        for handler in (*logging.getLogger().handlers, *logging.getLogger("posepipe").handlers):
+            if isinstance(handler, RichHandler) and handler.console.is_terminal:
+                self._given_back.callback(setattr, handler, "console", handler.console)
+                handler.console = console
+            elif isinstance(handler, logging.StreamHandler) and id(handler.stream) in before:
+                self._given_back.callback(handler.setStream, handler.stream)
+                handler.setStream(getattr(sys, before[id(handler.stream)]))
 
     def _loop(self) -> None:
         while not self._done.wait(_REFRESH_S if self._live is not None else _LOG_EVERY_S):

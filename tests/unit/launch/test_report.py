@@ -13,7 +13,7 @@ from rich.console import Console
 from studio_kit import plan, ran, snapshot
 
 from posepipe.launch.machine import Machine, cores, cpu_model
-from posepipe.launch.report import judge, show, summary
+from posepipe.launch.report import judge, print_summary, summary
 from posepipe.pipeline.packet import Packet, Span
 from posepipe.pipeline.stats import TraceLog
 
@@ -148,7 +148,7 @@ def test_the_table_for_a_person(tmp_path: Path, width: int) -> None:
     out = io.StringIO()
     runner = ran(plan(tmp_path, budgets="lift_p95_ms: 0.000001, publish_p95_ms: 1000", replace=("frames: 12", "frames: 12, corrupt: 3")))
     report = summary(runner, machine=Machine())
-    show({**report, "dropped": [{"node": "lift", "reason": "[bold]not markup", "count": 3}]}, Console(file=out, width=width))
+    print_summary({**report, "dropped": [{"node": "lift", "reason": "[bold]not markup", "count": 3}]}, Console(file=out, width=width))
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= width
     for want in (
@@ -165,7 +165,7 @@ def test_the_table_for_a_person(tmp_path: Path, width: int) -> None:
 
 def test_an_unbalanced_ledger_is_shouted(tmp_path: Path) -> None:
     out = io.StringIO()
-    show({**summary(ran(plan(tmp_path)), machine=Machine()), "balance": -2}, Console(file=out))
+    print_summary({**summary(ran(plan(tmp_path)), machine=Machine()), "balance": -2}, Console(file=out))
     assert "does not balance by -2" in out.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.logging import RichHandler
 from studio_kit import plan, ran, snapshot
 
 from posepipe.launch.screen import Line, LiveScreen, OfflineProgress, dashboard, log_line, progress
@@ -174,21 +175,42 @@ def test_on_a_terminal_it_draws_and_leaves_nothing(tmp_path: Path, screen: Any) 
     assert "\x1b[?25h" in out.getvalue(), "the cursor is back"
 
 
-def test_a_log_message_goes_above_the_table_and_the_handler_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    err = io.StringIO()
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_log_message_goes_above_the_table_and_the_handler_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rich: bool
+) -> None:
+    err = Terminal()
     monkeypatch.setattr(sys, "stderr", err)
-    handler = logging.StreamHandler(err)
+    handler = RichHandler(console=Console(stderr=True, force_terminal=True)) if rich else logging.StreamHandler(err)
     log = logging.getLogger("posepipe")
     log.addHandler(handler)
     try:
         console, out = terminal()
         with LiveScreen(ran(plan(tmp_path)), console=console):
             log.warning("cam02 is silent")
+            print("a warning of the runner", file=sys.stderr)
         assert "cam02 is silent" in out.getvalue()
+        assert "a warning of the runner" in out.getvalue()
         assert err.getvalue() == ""
-        assert handler.stream is err
+        log.warning("afterwards")
+        assert "afterwards" in err.getvalue()
     finally:
         log.removeHandler(handler)
+
+
+def test_errors_that_were_sent_to_a_file_go_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    console, out = terminal()
+    with LiveScreen(ran(plan(tmp_path)), console=console):
+        print("a warning of the runner", file=sys.stderr)
+    assert err.getvalue() == "a warning of the runner\n"
+    assert "a warning" not in out.getvalue()
 
 
 def test_elsewhere_it_prints_plain_lines(tmp_path: Path) -> None:
