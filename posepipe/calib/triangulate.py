@@ -29,11 +29,13 @@ from .rig import Rig
 _NEAR_M = 0.05
 _SINGULAR = 1e-12
 _PRIOR_DOF = 4.0
-_TAIL = 3.0
+_TAIL = 4.0
 _STEPS = 8
 _STILL_M = 2e-4
 _ODDS = 0.3
 _ELSEWHERE_M = 1.0
+_FEW, _CLEAR = 5, 0.7
+"""With more than `_FEW` views the vote is over when this share of them agrees; with few, every pair is heard."""
 _AGREE = 0.6
 """The point nearest to all rays needs no vote when every residual is below this part of the inlier threshold."""
 
@@ -148,8 +150,12 @@ def _vote(
     p d^2 to the variance (two hypotheses, law of total variance); d counts up to `_ELSEWHERE_M`.
     """
     made, best = 0, -1
+    enough = _CLEAR * count if count > _FEW else count + 1.0
+    support = 0
     for i in range(count):
         for j in range(i + 1, count):
+            if support >= enough:
+                break
             a, b = views[i], views[j]
             cosine = rays[i, 0] * rays[j, 0] + rays[i, 1] * rays[j, 1] + rays[i, 2] * rays[j, 2]
             sine2 = 1 - cosine * cosine
@@ -165,11 +171,12 @@ def _vote(
             px = (1 - near) * (centres[a, 0] + s * rays[i, 0]) + near * (centres[b, 0] + t * rays[j, 0])
             py = (1 - near) * (centres[a, 1] + s * rays[i, 1]) + near * (centres[b, 1] + t * rays[j, 1])
             pz = (1 - near) * (centres[a, 2] + s * rays[i, 2]) + near * (centres[b, 2] + t * rays[j, 2])
-            score = 0.0
+            score, support = 0.0, 0
             for k in range(count):
                 r2, z = _error(pose[views[k]], focal[views[k]], xy[k, 0], xy[k, 1], px, py, pz)
                 if r2 < limit2[k] and z > _NEAR_M:
                     score += voice[k] * (2 - r2 / limit2[k])
+                    support += 1
             proposals[made, 0], proposals[made, 1], proposals[made, 2], proposals[made, 3] = px, py, pz, score
             if score > 0 and (best < 0 or score > proposals[best, 3]):
                 best = made
