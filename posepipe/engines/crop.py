@@ -72,47 +72,48 @@ def crop_rgb(frame: Frame, frame_from_crop: F64, out: U8) -> None:
     # A chroma pixel j lies over luma pixels 2j and 2j + 1, in the crop as in the frame.
     chroma_from_chroma = frame_from_crop.copy()
     chroma_from_chroma[:, 2] = (frame_from_crop @ np.array([0.5, 0.5, 1.0]) - 0.5) / 2
-    if frame.format == "nv12":
-        y, uv = np.empty((height, width), np.uint8), np.empty((height // 2, width // 2, 2), np.uint8)
-        _sample(frame.planes[0], frame_from_crop, black, y)
-        _sample(frame.planes[1], chroma_from_chroma, 128, uv)
-        if frame.full_range:
-            _narrow(y, uv)
-        cv2.cvtColorTwoPlane(y, uv, cv2.COLOR_YUV2RGB_NV12, dst=out)
-        return
     stacked = np.empty((height * 3 // 2, width), np.uint8)
-    y = stacked[:height]
-    u, v = stacked[height:].reshape(2, height // 2, width // 2)
-    _sample(frame.planes[0], frame_from_crop, black, y)
-    _sample(frame.planes[1], chroma_from_chroma, 128, u)
-    _sample(frame.planes[2], chroma_from_chroma, 128, v)
+    _sample(frame.planes[0], frame_from_crop, black, stacked[:height])
+    for channel, out_chroma in enumerate(stacked[height:].reshape(2, height // 2, width // 2)):
+        if frame.format == "nv12":
+            _sample(frame.planes[1], chroma_from_chroma, 128, out_chroma, channel=channel)
+        else:
+            _sample(frame.planes[1 + channel], chroma_from_chroma, 128, out_chroma)
     if frame.full_range:
-        _narrow(y, stacked[height:])
+        # OpenCV's 4:2:0 conversion knows only video range; this costs half a grey level.
+        cv2.convertScaleAbs(stacked[:height], dst=stacked[:height], alpha=219 / 255, beta=16)
+        cv2.convertScaleAbs(stacked[height:], dst=stacked[height:], alpha=224 / 255, beta=128 * (1 - 224 / 255))
     cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420, dst=out)
 
 
-def _narrow(y: U8, chroma: U8) -> None:
-    """Full range to video range in place, because OpenCV's 4:2:0 conversions know only that (costs half a grey level)."""
-    cv2.convertScaleAbs(y, dst=y, alpha=219 / 255, beta=16)
-    cv2.convertScaleAbs(chroma, dst=chroma, alpha=224 / 255, beta=128 * (1 - 224 / 255))
-
-
-def _sample(plane: U8, plane_from_out: F64, border: int, out: U8) -> None:
-    """Resample the part of a plane that `out` sees. It is halved first as often as needed, so that nothing aliases."""
+def _sample(plane: U8, plane_from_out: F64, border: int, out: U8, *, channel: int | None = None) -> None:
+    """Resample the part of a plane (or of one of its channels) that `out` sees, halved first as often as needed against aliasing."""
     height, width = out.shape[:2]
+    step = math.sqrt(abs(float(np.linalg.det(plane_from_out[:, :2]))))
+    halvings = max(0, math.ceil(math.log2(step / _KEEP)))
+    by = 2**halvings
     corners = plane_from_out @ np.array([[-1.0, width, -1.0, width], [-1.0, -1.0, height, height], [1.0, 1.0, 1.0, 1.0]])
-    x0, y0 = (max(int(lo), 0) for lo in np.floor(corners.min(axis=1)))
-    x1, y1 = (min(int(hi) + 1, n) for hi, n in zip(np.ceil(corners.max(axis=1)), plane.shape[1::-1], strict=True))
+    low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1)) + 1
+    (x0, x1), (y0, y1) = (_span(int(a), int(b), n, by) for a, b, n in zip(low, high, plane.shape[1::-1], strict=True))
     if x1 <= x0 or y1 <= y0:
         out[...] = border
         return
-    step = math.sqrt(abs(float(np.linalg.det(plane_from_out[:, :2]))))
-    part, by = plane[y0:y1, x0:x1], 1
-    while step / by > _KEEP and min(part.shape[:2]) >= 2:
-        # Even sizes take OpenCV's fast path, ten times faster; at the frame's edge that gives up one row or column.
-        even = part[: part.shape[0] & ~1, : part.shape[1] & ~1]
-        part, by = cv2.resize(even, (even.shape[1] // 2, even.shape[0] // 2), interpolation=cv2.INTER_AREA), by * 2
+    part = plane[y0:y1, x0:x1]
+    if channel is not None:
+        part = cv2.extractChannel(part, channel)  # halving two interleaved channels would miss OpenCV's fast path
+    for _ in range(halvings):
+        part = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
     matrix = plane_from_out / by
     matrix[:, 2] -= (np.array([x0, y0]) + (by - 1) / 2) / by
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    cv2.warpAffine(part, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4)
+    cv2.warpAffine(part, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+
+
+def _span(low: int, high: int, n: int, by: int) -> tuple[int, int]:
+    """Pixels low to high of n, in whole groups of `by`: even sizes take OpenCV's fast path, which is ten times faster.
+
+    At the end of the plane that gives up less than one group.
+    """
+    low = max(low, 0)
+    groups = min(-(-(high - low) // by), (n - low) // by)
+    return low, low + groups * by

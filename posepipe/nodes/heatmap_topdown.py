@@ -124,8 +124,10 @@ class HeatmapTopdown(Node):
         before, self._seen = self._seen, poses
         if before is not None and poses.seq != before.seq:
             dt_s = (poses.t_capture_ns - before.t_capture_ns) / 1e9
-            moved_m = np.nanmedian(poses.body.xyz_m[0, self._body] - before.body.xyz_m[0, self._body], axis=0)
-            self._speed_m_s = np.nan_to_num(moved_m / dt_s) if dt_s > 0 and before.body.ids[0] == poses.body.ids[0] else np.zeros(3)
+            moved_m = poses.body.xyz_m[0, self._body] - before.body.xyz_m[0, self._body]
+            both = np.isfinite(moved_m[:, 0])
+            same = dt_s > 0 and before.body.ids[0] == poses.body.ids[0] and both.any()
+            self._speed_m_s = moved_m[both].mean(axis=0) / dt_s if same else np.zeros(3)
         elif before is None:
             self._speed_m_s = np.zeros(3)
         return np.asarray(poses.body.xyz_m[0] + self._speed_m_s * (t_ns - poses.t_capture_ns) / 1e9, np.float64)

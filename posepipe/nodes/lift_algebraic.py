@@ -75,7 +75,8 @@ class LiftAlgebraic(Node):
         return Poses(v.cameras, v.skeleton, v.sync, "algebraic", *arrays)
 
     def _identity(self, known: int, xyz_m: np.ndarray[tuple[int, int], np.dtype[np.float64]], t_ns: int) -> int:
-        centre_m = np.nanmedian(xyz_m[self._body], axis=0)
+        body_m = xyz_m[self._body]
+        centre_m = body_m[np.isfinite(body_m[:, 0])].mean(axis=0)
         if known < 0:
             known = self._lost_near(centre_m, t_ns)
         if known < 0:

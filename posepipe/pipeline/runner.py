@@ -25,7 +25,7 @@ from .packet import Frame, Packet, Poses, Span
 from .stats import TraceLog
 from .worker import Shared, Slot, Worker
 
-_FAR_BEHIND_NS = 250_000_000
+_FAR_BEHIND_NS = 1_000_000_000
 _OFFLINE_QUEUE = 4
 
 
