@@ -67,8 +67,14 @@ class Instant(msgspec.Struct, frozen=True):
 
 
 class RecordJsonl(Node):
+    """Writes every skeleton to a JSON Lines file that stays readable whatever happens to the studio.
+
+    The first line names the layout, every other line is one instant: capture time, sync, people with joints in metres (null where
+    a joint was not seen), confidence, standard deviation and reprojection error. When the disk is full the recording is cut after
+    its last whole line and closed, a warning says so, and the studio goes on.
+    """
+
     use = "record.jsonl"
-    doc = "Writes every skeleton to a JSON Lines file that stays readable whatever happens to the studio."
     own_process = True  # a disk that stalls must not delay publishing
     default_queue = (256, "drop_oldest")
 
