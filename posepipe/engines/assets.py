@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from ..pipeline.errors import PullError, did_you_mean
 
 PULL = "pull:"
+T = TypeVar("T")
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,15 +144,23 @@ def read_card(text: str, *, where: str) -> dict[str, Asset]:
     The table `[wheel]` is shared by all; every other `[group.name]` is an asset. Raises PullError for a card that is not one.
     """
     try:
-        raw: dict[str, Any] = tomllib.loads(text)
-        wheel = msgspec.convert(raw.pop("wheel", None), Wheel)
-        found = {f"{group}.{name}": msgspec.convert(e, _Entry) for group, part in raw.items() for name, e in part.items()}
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, AttributeError) as e:
+        tables: dict[str, Any] = tomllib.loads(text)
+        wheel = _convert(tables.pop("wheel", {}), Wheel, "wheel")
+        groups = {group: _convert(part, dict[str, Any], group) for group, part in tables.items()}
+        found = {f"{g}.{n}": _convert(table, _Entry, f"{g}.{n}") for g, part in groups.items() for n, table in part.items()}
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
         raise PullError(f"not a card: {e}", where=where, hint="reinstall posepipe, or compare the file with another card.toml") from e
     return {
         name: Asset(name, e.kind, e.summary, e.licence, wheel, e.files, e.skeleton, e.inputs, e.outputs, e.measured)
         for name, e in found.items()
     }
+
+
+def _convert(table: Any, kind: type[T], name: str) -> T:
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as e:
+        raise msgspec.ValidationError(f"[{name}] {e}") from e
 
 
 @functools.cache

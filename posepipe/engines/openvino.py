@@ -32,12 +32,14 @@ class OpenvinoEngine(Engine):
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._compiled: Any = core.compile_model(core.read_model(path), "CPU", settings)
+            model = core.read_model(path)
+            # Names and shapes as the file has them: compiling merges tensors, and then a port may go by another one's name.
+            self.inputs = tuple(_spec(p) for p in model.inputs)
+            self.outputs = tuple(_spec(p) for p in model.outputs)
+            self._compiled: Any = core.compile_model(model, "CPU", settings)
         except RuntimeError as e:
             raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(path)) from e
         self._request: Any = self._compiled.create_infer_request()
-        self.inputs = tuple(_spec(p) for p in self._compiled.inputs)
-        self.outputs = tuple(_spec(p) for p in self._compiled.outputs)
         done: Precision = "bf16" if bf16 else "fp32"
         why = f"precision {precision}: this processor {'has' if native else 'lacks'} native bf16" if precision == "auto" else "precision asked for"
         self.runtime, self.precision, self.device, self.reason = "openvino", done, "CPU", f"{reason}; {why}"

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from posepipe.engines import engine as room
+from posepipe.engines.assets import TensorCard
+from posepipe.engines.engine import Contract, EngineOptions, TensorSpec, open_engine, runtimes
+from posepipe.pipeline.errors import EngineError
+
+RUNTIMES = ("onnxruntime", "openvino")
+CONTRACT = Contract.of({"a": TensorCard((-1, 2), "float32"), "b": TensorCard((-1, 2), "float32")}, {"sum": TensorCard((-1, 2), "float32")})
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """sum = a + b, for any batch of pairs."""
+    a, b, s = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2]) for n in ("a", "b", "sum"))
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["sum"])], "g", [a, b], [s])
+    path = tmp_path / "add.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def _options(runtime: str, **more: Any) -> EngineOptions:
+    pytest.importorskip(runtime, reason=f"pip install {runtime}")
+    return EngineOptions(runtime=runtime, threads=1, **more)  # type: ignore[arg-type]
+
+
+def _pair(n: int = 3) -> dict[str, np.ndarray[Any, Any]]:
+    return {"a": np.ones((n, 2), np.float32), "b": np.full((n, 2), 2, np.float32)}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_network_runs_for_any_batch(network: Path, runtime: str) -> None:
+    with open_engine(network, _options(runtime, precision="fp32"), contract=CONTRACT) as e:
+        assert (e.runtime, e.precision, e.device) == (runtime, "fp32", "CPU")
+        assert e.inputs == CONTRACT.inputs
+        assert e.outputs == CONTRACT.outputs
+        for n in (1, 4):
+            assert e(_pair(n))["sum"].tolist() == [[3, 3]] * n
+
+
+@pytest.mark.parametrize("runtime", [*RUNTIMES, "stub"])
+@pytest.mark.parametrize(
+    ("inputs", "given"),
+    [
+        ({}, "given was nothing"),
+        ({"a": _pair()["a"]}, "given was a float32 [3, 2]"),
+        ({**_pair(), "c": _pair()["a"]}, "c float32 [3, 2]"),
+        ({"a": _pair()["a"], "c": _pair()["b"]}, "c float32 [3, 2]"),
+        ({**_pair(), "b": np.ones((3, 3), np.float32)}, "b float32 [3, 3]"),
+        ({**_pair(), "b": np.ones((3, 2))}, "b float64 [3, 2]"),
+        ({**_pair(), "b": np.ones((2, 2), np.float32)}, "b float32 [2, 2]"),
+        ({**_pair(0)}, "a float32 [0, 2]"),
+    ],
+)
+def test_wrong_arrays_are_refused_with_wanted_and_given(network: Path, runtime: str, inputs: Any, given: str) -> None:
+    options = EngineOptions(runtime="stub") if runtime == "stub" else _options(runtime)
+    with open_engine(network, options, contract=CONTRACT, answers={"sum": np.zeros(2, np.float32)}) as e:
+        with pytest.raises(EngineError) as error:
+            e(inputs)
+        assert "takes a float32 [any, 2]; b float32 [any, 2]" in str(error.value)
+        assert given in str(error.value)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("content", [b"", b"hello", "half"])
+def test_a_file_that_is_no_network_is_refused(network: Path, tmp_path: Path, runtime: str, content: Any) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(network.read_bytes()[:-20] if content == "half" else content)
+    with pytest.raises(EngineError, match="not a network that") as e:
+        open_engine(bad, _options(runtime))
+    assert str(bad) in str(e.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no such network file"):
+        open_engine(tmp_path / "none.onnx", _options("onnxruntime"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "says"),
+    [
+        ({"aa": TensorCard((-1, 2), "float32")}, {}, "no input 'aa'"),
+        ({"a": TensorCard((-1, 3), "float32")}, {}, "the input should be a float32 [any, 3], the network has a float32 [any, 2]"),
+        ({}, {"sum": TensorCard((-1, 2), "uint8")}, "the output should be sum uint8 [any, 2], the network has sum float32 [any, 2]"),
+    ],
+)
+def test_a_network_that_breaks_its_contract_is_refused(network: Path, inputs: Any, outputs: Any, says: str) -> None:
+    with pytest.raises(EngineError) as e:
+        open_engine(network, _options("onnxruntime"), contract=Contract.of(inputs, outputs))
+    assert says in str(e.value)
+
+
+def _only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: name if name in names else None)
+
+
+def test_auto_takes_the_fastest_and_says_why(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="pip install openvino")
+    with open_engine(network, EngineOptions(threads=1)) as e:
+        assert e.runtime == "openvino"
+        assert "auto" in e.reason
+        assert "bf16" in e.reason
+    _only(monkeypatch, "onnxruntime")
+    with open_engine(network, EngineOptions(threads=1)) as e:
+        assert e.runtime == "onnxruntime"
+        assert "posepipe[openvino]" in e.reason
+
+
+def test_a_runtime_that_is_not_installed_is_refused(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _only(monkeypatch, "onnxruntime")
+    with pytest.raises(EngineError, match="openvino is not installed"):
+        open_engine(network, EngineOptions(runtime="openvino"))
+    _only(monkeypatch)
+    with pytest.raises(EngineError, match="no inference runtime"):
+        open_engine(network, EngineOptions())
+
+
+def test_doctor_learns_of_every_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    _only(monkeypatch, "onnxruntime")
+    found = {r.name: r for r in runtimes()}
+    assert found["onnxruntime"].usable
+    assert found["onnxruntime"].version
+    assert "pip install" in found["openvino"].why
+    assert not found["tensorrt"].usable
+    assert "not built yet" in found["torch"].why
+    assert found["stub"].usable
+
+
+def test_precisions_that_cannot_be_are_refused(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match="ONNX Runtime has no bf16"):
+        open_engine(network, _options("onnxruntime", precision="bf16"))
+    openvino = pytest.importorskip("openvino", reason="pip install openvino")
+
+    class Old:
+        def get_property(self, _device: str, _name: str) -> list[str]:
+            return ["FP32"]
+
+    monkeypatch.setattr(openvino, "Core", Old)
+    with pytest.raises(EngineError, match="no native bf16"):
+        open_engine(network, _options("openvino", precision="bf16"))
+
+
+def test_negative_threads_are_refused(network: Path) -> None:
+    with pytest.raises(EngineError, match="threads is -1"):
+        open_engine(network, EngineOptions(threads=-1))
+
+
+def test_the_stub_answers_every_item_alike() -> None:
+    answer = np.array([1, 2], np.float32)
+    with open_engine(Path("none"), EngineOptions(runtime="stub"), contract=CONTRACT, answers={"sum": answer}) as e:
+        assert e(_pair(3))["sum"].tolist() == [[1, 2]] * 3
+        assert e.runtime == "stub"
+
+
+@pytest.mark.parametrize(("contract", "answers"), [(None, {}), (CONTRACT, None), (CONTRACT, {}), (CONTRACT, {"sum": np.zeros(3, np.float32)})])
+def test_a_stub_without_its_answers_is_refused(contract: Any, answers: Any) -> None:
+    with pytest.raises(EngineError, match="stub"):
+        open_engine(Path("none"), EngineOptions(runtime="stub"), contract=contract, answers=answers)
+
+
+def test_specs_read_well() -> None:
+    assert str(TensorSpec("image", (-1, 4), np.dtype(np.uint8))) == "image uint8 [any, 4]"
