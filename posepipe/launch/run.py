@@ -72,11 +72,11 @@ def run(
     runner = Runner(
         plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=bench or trace is not None, warn=_warn
     )
-    machine = Machine()
     with contextlib.closing(runner), _stopping(runner) as asked:
         runner.open()
         preflight.check(plan, whole.rig, preflight.opened(runner), recorded=False)
         _await_subscribers(runner, subscribers, subscribers_within_s)
+        machine = Machine()
         if not runner.shared.stop.is_set():
             _live(runner, plan, offline=offline, total=min((i.frames for i in infos.values() if i.frames), default=None))
         figures = report(runner, machine=machine)

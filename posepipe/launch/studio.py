@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -40,13 +40,17 @@ class Studio:
 def load(path: Path, *, overrides: tuple[str, ...] = ()) -> Plan:
     """The checked plan of a studio file; nothing is opened or fetched."""
     plan = load_plan(path, Catalogue(), overrides=overrides)
-    try:
-        msgspec.convert(plan.engines, EngineOptions)
-    except msgspec.ValidationError as e:
-        known = did_you_mean(
-            next((k for k in plan.engines if k not in EngineOptions.__struct_fields__), ""), EngineOptions.__struct_fields__
-        )
-        raise GraphError(f"engines: {e}", where=plan.file.place(("engines",)), hint=known) from None
+    fields = {f.name: f for f in msgspec.structs.fields(EngineOptions)}
+    for key, value in plan.engines.items():
+        place = plan.file.place(("engines", key))
+        if key not in fields:
+            raise GraphError(f"unknown key {key!r} in engines", where=place, hint=did_you_mean(key, fields))
+        try:
+            msgspec.convert(value, fields[key].type)
+        except msgspec.ValidationError as e:
+            choices = get_args(fields[key].type)
+            hint = did_you_mean(str(value), choices) if choices else f"for example engines: {{{key}: {fields[key].default!r}}}"
+            raise GraphError(f"engines: {key} is {value!r}: {e}", where=place, hint=hint) from None
     return plan
 
 

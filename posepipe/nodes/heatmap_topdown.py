@@ -39,10 +39,11 @@ class HeatmapTopdown(Node):
     class Settings(NodeSettings, frozen=True):
         engine: Annotated[str, Meta(description="heatmap network: blazepose.full, or stub")] = "blazepose.full"
         max_people: Annotated[int, Meta(description="people followed at once (1 in this release)", ge=1, le=1)] = 1
-        detect_every: Annotated[int, Meta(description="instants between two looks of the person detector at one view", ge=1)] = 8
+        detect_every: Annotated[int, Meta(description="instants between two looks of the person detector at one view", ge=1)] = 15
         min_joints: Annotated[int, Meta(description="a view is cut when this many body joints are expected inside it", ge=1, le=12)] = 4
 
     settings: Settings
+    runs_on = ""
     _heatmaps: TopDown
     _detector: PersonDetector
 
@@ -75,7 +76,9 @@ class HeatmapTopdown(Node):
         self._speed_m_s = np.zeros(3)
         self._count = self._misses = 0
         self._lost_seq = -1
-        ctx.log.info("%s on %s", self.settings.engine, self._heatmaps.engine.reason)
+        engine = self._heatmaps.engine
+        self.runs_on = f"{self.settings.engine} on {engine.runtime} {engine.precision} ({engine.device})"
+        ctx.log.info("%s: %s", self.runs_on, engine.reason)
 
     def step(self, frames: FrameSet, poses: Latest[Packet[Poses]]) -> ViewPoses:
         self._count += 1

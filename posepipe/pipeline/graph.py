@@ -102,7 +102,9 @@ class _Planner:
         self._mistakes: list[GraphError] = []
 
     def _wrong(self, path: Where, what: str, hint: str = "") -> None:
-        self._mistakes.append(GraphError(what, where=self._file.place(path), hint=hint))
+        place = self._file.place(path)
+        if not any((m.what, m.where) == (what, place) for m in self._mistakes):  # every entry of an each repeats what they share
+            self._mistakes.append(GraphError(what, where=place, hint=hint))
 
     def _stop_if_wrong(self) -> None:
         if len(self._mistakes) == 1:
@@ -152,7 +154,7 @@ class _Planner:
             return self._wrong(path, f"node {name!r} is {body!r}, want a map with use: ...", f"{name}: {{use: capture.video, ...}}")
         use: Any = body.get("use")
         upstream: tuple[Any, Any] = body.get("from"), body.get("feedback")
-        if use not in self._registry:
+        if not isinstance(use, str) or use not in self._registry:
             known = did_you_mean(str(use), self._registry)
             return self._wrong(
                 (*path, "use"), f"node {name!r}: there is no node type {use!r}" if use else f"node {name!r} has no use:", known
@@ -170,6 +172,8 @@ class _Planner:
             )
         for key, own in (each or {"": None}).items():
             where = (*path, "each", key) if each else path
+            if "/" in key:
+                self._wrong(where, f"{key!r} cannot be the name of an entry of each", "letters, digits, _ and -")
             if each and not isinstance(own, dict):
                 first = msgspec.structs.fields(cls.Settings)[:1]
                 own = {first[0].encode_name: own} if first else {}
@@ -206,22 +210,22 @@ class _Planner:
 
     def _settings(self, path: Where, name: str, cls: type[Node], raw: dict[str, Any]) -> Any:
         fields = {f.encode_name: f for f in msgspec.structs.fields(cls.Settings)}
-        before = len(self._mistakes)
+        good = True
         for key, value in raw.items():
             if key not in fields:
+                good = False
                 hint = did_you_mean(key, [*fields, *RESERVED])
-                self._wrong(
-                    (*path, key) if (*path, key) in self._file.places else path, f"node {name!r} ({cls.use}) has no setting {key!r}", hint
-                )
+                self._wrong(self._near(path, name, key), f"node {name!r} ({cls.use}) has no setting {key!r}", hint)
                 continue
             try:
                 msgspec.convert(value, fields[key].type)
             except msgspec.ValidationError as e:
+                good = False
                 self._wrong(self._near(path, name, key), f"node {name!r}: {key} is {value!r}: {e}", f"see posepipe inspect {cls.use}")
         missing = [k for k, f in fields.items() if f.required and k not in raw]
         for key in missing:
             self._wrong(path, f"node {name!r} ({cls.use}) needs the setting {key!r}", f"see posepipe inspect {cls.use}")
-        if len(self._mistakes) > before:
+        if missing or not good:
             return None
         try:
             return msgspec.convert(raw, cls.Settings)
@@ -230,8 +234,8 @@ class _Planner:
             return None
 
     def _near(self, path: Where, name: str, key: str) -> Where:
-        """Where a setting stands: in the entry of `each`, or on the node."""
-        return (*path, key) if (*path, key) in self._file.places else ("nodes", name, key)
+        """Where a setting stands: in the entry of `each`, on the node, or (an entry that is only a value) the entry itself."""
+        return next((p for p in ((*path, key), ("nodes", name, key)) if p in self._file.places), path)
 
     # wiring ---------------------------------------------------------------------------------------------------------------
 
@@ -241,6 +245,11 @@ class _Planner:
         feedback = self._link_map(node, (*path, "feedback"), node.feedback, [p.name for p in node.ports.feedback], raw)
         types = {p.name: p.type for p in (*node.ports.inputs, *node.ports.feedback)}
         wired: dict[str, tuple[str, ...]] = {}
+        for upstream in feedback.values():
+            if isinstance(raw[upstream], dict) and raw[upstream].get("each"):
+                self._wrong(
+                    (*path, "feedback"), f"node {node.base!r} takes feedback from {upstream!r}, which is several (each)", "name one node"
+                )
         for key, links in (("from", inputs), ("feedback", feedback)):
             for port, upstream in links.items():
                 for up in (n for n in nodes if n.base == upstream):
@@ -298,7 +307,7 @@ class _Planner:
         for port, upstream in raw.items():
             if port not in names:
                 self._wrong((*path, port), f"node {node.base!r} ({node.use}) has no input {port!r}", did_you_mean(port, names))
-            elif upstream not in nodes:
+            elif not isinstance(upstream, str) or upstream not in nodes:
                 self._wrong(
                     (*path, port), f"node {node.base!r} takes {upstream!r}, but there is no such node", did_you_mean(str(upstream), nodes)
                 )
@@ -322,7 +331,7 @@ class _Planner:
                 return
             if node.name in walking:
                 loop = [by_name[n].base for n in walking[walking.index(node.name) :]] + [node.base]
-                hint = f"only feedback: may close a loop: on {loop[0]!r}, write feedback: {loop[-2]} instead of from:"
+                hint = f"only feedback: may close a loop: on {loop[0]!r}, write feedback: {loop[1]} instead of from:"
                 return self._wrong(("nodes", node.base, "from"), f"the graph has a cycle: {' <- '.join(loop)}", hint)
             walking.append(node.name)
             for upstream in (u for names in node.inputs.values() for u in names):

@@ -49,10 +49,17 @@ class YamlFile:
         if not isinstance(here, dict):
             raise GraphError(f"{'.'.join(path[:-1])!r} is not a map", where=place, hint="name a key of a map, for example a node's setting")
         try:
-            here[path[-1]] = yaml.safe_load(raw)
-        except yaml.YAMLError:
+            here[path[-1]] = _named(yaml.safe_load(raw))
+        except (yaml.YAMLError, ValueError):
             raise GraphError(f"{raw!r} is not a YAML value", where=place, hint="quote it") from None
         self.places[path] = place
+
+
+def _named(value: Any) -> Any:
+    """The same value with names for keys, as the file has them: `{1: a.mp4}` is a camera called 1."""
+    if isinstance(value, dict):
+        return {str(key): _named(item) for key, item in value.items()}
+    return [_named(item) for item in value] if isinstance(value, list) else value
 
 
 def load_yaml(path: Path, *, environment: Mapping[str, str] | None = None) -> YamlFile:
@@ -65,9 +72,14 @@ def load_yaml(path: Path, *, environment: Mapping[str, str] | None = None) -> Ya
         ) from None
     except (OSError, UnicodeDecodeError) as e:
         raise GraphError(f"cannot be read: {e}", where=str(path), hint="a studio file is UTF-8 text") from None
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
+    except yaml.reader.ReaderError as e:
+        place = f"{path}:{text.count(chr(10), 0, e.position) + 1}"
+        raise GraphError(
+            f"character #x{ord(text[e.position]):02x} cannot stand in YAML", where=place, hint="a studio file is plain text"
+        ) from None
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -86,22 +98,32 @@ def load_yaml(path: Path, *, environment: Mapping[str, str] | None = None) -> Ya
 class _Reader:
     def __init__(self, name: str, loader: yaml.SafeLoader, environment: Mapping[str, str]) -> None:
         self._name, self._loader, self._environment = name, loader, environment
+        self._reading: list[yaml.Node] = []
         self.places: dict[Where, str] = {}
 
     def read(self, node: yaml.Node, path: Where) -> Any:
         place = f"{self._name}:{node.start_mark.line + 1}"
         self.places.setdefault(path, place)
-        if isinstance(node, yaml.MappingNode):
-            return self._map(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.read(item, (*path, str(i))) for i, item in enumerate(node.value)]
-        return self._scalar(node, place)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, place)
+        if any(node is outer for outer in self._reading):
+            raise GraphError("an alias (*) stands inside its own anchor (&)", where=place, hint="write the value out")
+        self._reading.append(node)
+        value: Any = (
+            self._map(node, path)
+            if isinstance(node, yaml.MappingNode)
+            else [self.read(item, (*path, str(i))) for i, item in enumerate(node.value)]
+        )
+        self._reading.pop()
+        return value
 
     def _map(self, node: yaml.MappingNode, path: Where) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
             place = f"{self._name}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise GraphError("a key is a list or a map", where=place, hint="keys are plain names")
+            key = str(key_node.value)
             if key in out:
                 first = self.places[(*path, key)].rsplit(":", 1)[1]
                 raise GraphError(
@@ -122,8 +144,12 @@ class _Reader:
             return value
 
         text = _VARIABLE.sub(fill, node.value)
-        if node.style is None and text != node.value:
-            return yaml.safe_load(text)  # a plain scalar keeps its type: ${FPS:-30} is a number
         if text != node.value:
-            return text
-        return self._loader.construct_object(node)
+            # A plain scalar keeps its type (${FPS:-30} is a number), but whatever the variable holds, it stays one scalar.
+            tag = self._loader.resolve(yaml.ScalarNode, text, (True, False)) if node.style is None else "tag:yaml.org,2002:str"
+            node = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark)
+        try:
+            return self._loader.construct_object(node)
+        except (yaml.YAMLError, ValueError) as e:
+            what = getattr(e, "problem", None) or e
+            raise GraphError(f"{text!r} is not a value: {what}", where=place, hint="put it in quotes if it is text") from None
