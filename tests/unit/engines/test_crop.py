@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from posepipe.engines.crop import Rois, crop_rgb, image_from_crop, to_image
+from posepipe.pipeline.packet import Frame, PixelFormat
+
+W, H = 960, 720
+
+
+def frame(y: NDArray[Any], u: Any = 128, v: Any = 128, *, form: PixelFormat = "i420", full_range: bool = False) -> Frame:
+    """A frame as a decoder hands it on: rows padded, planes read-only."""
+    h, w = y.shape
+    chroma = [np.broadcast_to(np.asarray(c, np.uint8), (h // 2, w // 2)) for c in (u, v)]
+    parts = [y, *chroma] if form == "i420" else [y, np.stack(chroma, -1)]
+    planes = []
+    for part in parts:
+        padded = np.full((part.shape[0], part.shape[1] + 16, *part.shape[2:]), 77, np.uint8)
+        padded[:, : part.shape[1]] = part
+        padded.setflags(write=False)
+        planes.append(padded[:, : part.shape[1]])
+    return Frame("cam", 0, 0, form, w, h, tuple(planes), full_range)
+
+
+def roi(x: float, y: float, side: float, angle: float = 0.0) -> Rois:
+    return Rois(np.array([[x, y]]), np.array([side]), np.array([angle]))
+
+
+def cut(f: Frame, r: Rois, size: int = 256) -> NDArray[np.uint8]:
+    out = np.full((size, size, 3), 99, np.uint8)
+    crop_rgb(f, image_from_crop(r, size=size)[0], out)
+    return out
+
+
+def blob(x: float, y: float, sigma: float) -> NDArray[np.uint8]:
+    gx, gy = (np.exp(-((np.arange(n) - c) ** 2) / (2 * sigma**2)) for n, c in ((W, x), (H, y)))
+    return (16 + 200 * gy[:, None] * gx[None]).round().astype(np.uint8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    side=st.floats(100, 2500),
+    angle=st.floats(-3.2, 3.2),
+    at=st.tuples(st.floats(0.25, 0.75), st.floats(0.25, 0.75)),
+    shift=st.tuples(st.floats(-0.15, 0.15), st.floats(-0.15, 0.15)),
+    form=st.sampled_from(["i420", "nv12"]),
+    size=st.sampled_from([224, 256]),
+)
+def test_points_of_a_crop_map_back_to_the_picture(side: float, angle: float, at: Any, shift: Any, form: Any, size: int) -> None:
+    x, y = at[0] * W, at[1] * H
+    sigma = max(3.0, 2.5 * side / size)
+    picture = frame(blob(x, y, sigma), form=form)
+    r = roi(x + shift[0] * side, y + shift[1] * side, side, angle)
+    seen = cut(picture, r, size)[:, :, 1].astype(float)
+    seen[seen < 12] = 0  # the tails that 8 bits cut off unevenly
+    rows, columns = np.mgrid[:size, :size]
+    centre = np.array([[[(seen * columns).sum(), (seen * rows).sum()]]]) / seen.sum()
+    back = to_image(image_from_crop(r, size=size), centre)[0, 0]
+    reach = 3 * sigma
+    if reach < x < W - reach and reach < y < H - reach and reach < (0.5 - max(map(abs, shift))) * side:
+        assert np.abs(back - (x, y)).max() < 0.1 * max(1.0, side / size / 2)
+
+
+def test_the_corners_of_a_crop_are_those_of_its_region() -> None:
+    m = image_from_crop(roi(100, 50, 40), size=256)
+    corners = to_image(m, np.array([[[-0.5, -0.5], [255.5, 255.5], [127.5, 127.5]]]))[0]
+    np.testing.assert_allclose(corners, [[80, 30], [120, 70], [100, 50]])
+
+
+def test_up_leans_with_the_angle() -> None:
+    m = image_from_crop(roi(100, 50, 40, np.pi / 2), size=256)
+    top = to_image(m, np.array([[[127.5, -0.5]]]))[0, 0]
+    np.testing.assert_allclose(top, [120, 50], atol=1e-9)
+
+
+def test_a_region_of_its_own_size_is_the_picture_itself() -> None:
+    rng = np.random.default_rng(1)
+    y = cv2.GaussianBlur(rng.integers(16, 235, (256, 256)).astype(np.uint8), (0, 0), 1)
+    grey = cut(frame(y), roi(127.5, 127.5, 256))
+    want = np.clip((y.astype(float) - 16) * 255 / 219, 0, 255)
+    assert np.abs(grey[:, :, 0] - want).max() <= 1
+
+
+# BT.601: red, green and blue at three quarters, in video range and in full range
+@pytest.mark.parametrize(
+    ("yuv", "full_range", "rgb"),
+    [
+        ((16, 128, 128), False, (0, 0, 0)),
+        ((235, 128, 128), False, (255, 255, 255)),
+        ((82, 90, 240), False, (255, 0, 0)),
+        ((145, 54, 34), False, (0, 255, 0)),
+        ((41, 240, 110), False, (0, 0, 255)),
+        ((0, 128, 128), True, (0, 0, 0)),
+        ((255, 128, 128), True, (255, 255, 255)),
+        ((76, 85, 255), True, (255, 0, 0)),
+        ((150, 44, 21), True, (0, 255, 0)),
+        ((29, 255, 107), True, (0, 0, 255)),
+        ((100, 128, 128), True, (100, 100, 100)),
+    ],
+)
+@pytest.mark.parametrize("form", ["i420", "nv12"])
+def test_colours(yuv: Any, full_range: bool, rgb: Any, form: Any) -> None:
+    f = frame(np.full((H, W), yuv[0], np.uint8), yuv[1], yuv[2], form=form, full_range=full_range)
+    out = cut(f, roi(W / 2, H / 2, 500, 0.3))
+    assert np.abs(out.reshape(-1, 3).astype(int) - rgb).max() <= 3
+
+
+def test_both_formats_give_the_same_crop() -> None:
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 256, (H, W)).astype(np.uint8)
+    u, v = (rng.integers(0, 256, (H // 2, W // 2)).astype(np.uint8) for _ in range(2))
+    r = roi(400, 300, 700, 0.4)
+    np.testing.assert_array_equal(cut(frame(y, u, v), r), cut(frame(y, u, v, form="nv12"), r))
+
+
+def test_colour_edges_are_where_brightness_edges_are() -> None:
+    """A crop across an edge that luma and chroma share has it in one place."""
+    y, u = np.full((H, W), 16, np.uint8), np.full((H // 2, W // 2), 128, np.uint8)
+    y[:, 480:], u[:, 240:] = 120, 200
+    out = cut(frame(y, u), roi(480, 360, 64), 256).astype(float)
+    edges = [np.interp(0.5 * (c[0] + c[-1]), c, np.arange(256)) for c in (out[128, :, 1], out[128, :, 2])]
+    assert abs(edges[0] - edges[1]) < 8  # half a chroma pixel of a fourfold enlargement
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("form", ["i420", "nv12"])
+def test_outside_of_the_frame_is_black(full_range: bool, form: Any) -> None:
+    f = frame(np.full((H, W), 200, np.uint8), form=form, full_range=full_range)
+    out = cut(f, roi(0, 0, 800))
+    assert out[:120, :120].max() <= 1
+    assert out[136:, 136:].min() >= 195
+    assert cut(f, roi(-2000, 300, 800, 0.5)).max() <= 1
+
+
+def test_nothing_of_the_row_padding_is_seen() -> None:
+    """The padding of these frames is bright; the crop's black border must not be."""
+    out = cut(frame(np.full((H, W), 16, np.uint8)), roi(W, H, 900))
+    assert out.max() <= 1
+
+
+@pytest.mark.parametrize("side", [300, 700, 1500, 2400])
+def test_fine_patterns_do_not_alias(side: float) -> None:
+    """A chequerboard of single pixels is grey wherever it is cut at half size or less."""
+    y = np.where((np.add.outer(np.arange(H), np.arange(W)) % 2) > 0, 235, 16).astype(np.uint8)
+    inside = cut(frame(y), roi(W / 2, H / 2, side, 0.2), 64)[28:36, 28:36]
+    assert np.abs(inside.astype(int) - 127).max() < 40
+
+
+def test_regions_know_which_are_there() -> None:
+    r = Rois(np.array([[1, 2], [np.nan, 2], [1, 2], [1, 2]]), np.array([5, 5, np.nan, 0]), np.zeros(4))
+    assert r.there.tolist() == [True, False, False, False]
+    assert len(r) == 4
+    assert not Rois.none(3).there.any()
