@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from msgspec import Meta
 
-from posepipe.pipeline.node import Context, Node, NodeSettings
+from posepipe.pipeline.errors import GraphError
+from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
 from posepipe.pipeline.packet import Frame, FrameSet, Sync
 
 _COMPLAIN_AFTER = 60
@@ -45,11 +46,19 @@ class SyncInstant(Node):
 
     settings: Settings
 
+    @classmethod
+    def check(cls, settings: Settings, inputs: Mapping[str, Caps]) -> None:
+        cameras = inputs["frame"].cameras
+        if settings.min_views > len(cameras):
+            have = f"{len(cameras)} camera{'s come' if len(cameras) > 1 else ' comes'} in: {', '.join(cameras)}"
+            raise GraphError(f"min_views is {settings.min_views}, but only {have}", hint=f"min_views: {len(cameras)} or fewer")
+
     def open(self, ctx: Context) -> None:
         self._ctx = ctx
         self._window_ns = int(self.settings.window_ms * 1e6)
         self._wait_ns = int(self.settings.wait_ms * 1e6)
-        self._active = set(ctx.cameras)
+        self._cameras = ctx.caps["frame"].cameras
+        self._active = set(self._cameras)
         self._newest: dict[str, int] = {}
         self._open: list[_Open] = []
         self._left_ns = -1
@@ -107,11 +116,12 @@ class SyncInstant(Node):
 
     def _frame_set(self, seq: int, frames: dict[str, Frame]) -> FrameSet:
         cameras = self._ctx.cameras
-        times = [f.t_capture_ns for f in frames.values()]
+        times = sorted(f.t_capture_ns for f in frames.values())
+        median_ns = (times[(len(times) - 1) // 2] + times[len(times) // 2]) // 2  # floats would lose 128 ns
         views = tuple(i for i, c in enumerate(cameras) if c in frames)
-        missing = tuple(i for i, c in enumerate(cameras) if c not in frames)
+        missing = tuple(i for i, c in enumerate(cameras) if c in self._cameras and c not in frames)
         ordered = {c: frames[c] for c in cameras if c in frames}
-        return FrameSet(seq, int(statistics.median(times)), cameras, ordered, Sync(max(times) - min(times), views, missing))
+        return FrameSet(seq, median_ns, cameras, ordered, Sync(times[-1] - times[0], views, missing))
 
     def _lose(self, o: _Open) -> None:
         for frame in o.frames.values():

@@ -82,12 +82,10 @@ def load_yaml(path: Path, *, environment: Mapping[str, str] | None = None) -> Ya
         ) from None
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise GraphError(
-            f"not valid YAML: {getattr(e, 'problem', None) or e}",
-            where=f"{path}{line}",
-            hint="check indentation, quotes and brackets there",
-        ) from None
+        line = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        hint = "inside { } and [ ] put ${...} in quotes" if "${" in "".join(line) else "check indentation, quotes and brackets there"
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise GraphError(f"not valid YAML: {getattr(e, 'problem', None) or e}", where=place, hint=hint) from None
     reader = _Reader(str(path), loader, os.environ if environment is None else environment)
     if not isinstance(root, yaml.MappingNode):
         raise GraphError("a studio file is a map with the keys studio, nodes, ...", where=str(path), hint="see examples/studio.yaml")
@@ -107,7 +105,7 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, place)
         if any(node is outer for outer in self._reading):
-            raise GraphError("an alias (*) stands inside its own anchor (&)", where=place, hint="write the value out")
+            raise GraphError("an alias (*) stands inside its own anchor (&)", where=self.places[path], hint="write the value out")
         self._reading.append(node)
         value: Any = (
             self._map(node, path)
