@@ -182,7 +182,9 @@ def _must_agree(engine: Engine, contract: Contract, where: str) -> None:
             if spec.name not in by_name:
                 raise EngineError(f"the network has no {kind} {spec.name!r}", where=where, hint=did_you_mean(spec.name, by_name))
             if (found := by_name[spec.name]).dtype != spec.dtype or not fits(found.shape, spec.shape):
-                raise EngineError(f"the {kind} should be {spec}, the network has {found}", where=where, hint="this is not the network of that card")
+                raise EngineError(
+                    f"the {kind} should be {spec}, the network has {found}", where=where, hint="this is not the network of that card"
+                )
 
 
 @dataclass(frozen=True, slots=True)

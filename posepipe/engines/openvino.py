@@ -41,7 +41,11 @@ class OpenvinoEngine(Engine):
             raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(path)) from e
         self._request: Any = self._compiled.create_infer_request()
         done: Precision = "bf16" if bf16 else "fp32"
-        why = f"precision {precision}: this processor {'has' if native else 'lacks'} native bf16" if precision == "auto" else "precision asked for"
+        why = (
+            f"precision {precision}: this processor {'has' if native else 'lacks'} native bf16"
+            if precision == "auto"
+            else "precision asked for"
+        )
         self.runtime, self.precision, self.device, self.reason = "openvino", done, "CPU", f"{reason}; {why}"
 
     def _run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:

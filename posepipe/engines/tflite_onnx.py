@@ -172,7 +172,11 @@ class _Writer:
             pads = _same(self._shape(source)[2:], kernel, (o.StrideH(), o.StrideW()))
         elif source in self._padded:
             source, pads = self._padded[source]
-        tensors = [self._name(source), self._constant(f"w{op.inputs[1]}", weights), self._constant(f"w{op.inputs[2]}", self._value(op.inputs[2]))]
+        tensors = [
+            self._name(source),
+            self._constant(f"w{op.inputs[1]}", weights),
+            self._constant(f"w{op.inputs[2]}", self._value(op.inputs[2])),
+        ]
         strides, dilations = [o.StrideH(), o.StrideW()], [o.DilationHFactor(), o.DilationWFactor()]
         if dilations != [1, 1]:
             raise self._refuse(f"{op.kind} with the dilation {dilations}")

@@ -91,7 +91,9 @@ def pixels(seconds: float) -> Table:
     rng = np.random.default_rng(2)
     scores, boxes = np.full((2254, 1), -9, np.float32), rng.normal(0, 50, (2254, 12)).astype(np.float32)
     scores[::50] = 1
-    table.add_row("decode one detector output, 46 answers", *(f"{v:.3f}" for v in cost_ms(lambda: decode_detections(scores, boxes), seconds)))
+    table.add_row(
+        "decode one detector output, 46 answers", *(f"{v:.3f}" for v in cost_ms(lambda: decode_detections(scores, boxes), seconds))
+    )
     return table
 
 

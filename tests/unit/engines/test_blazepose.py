@@ -263,7 +263,9 @@ def test_a_network_that_was_not_fetched_says_how(cache: Any) -> None:
 def test_people_of_the_recording_are_found_and_followed(pulled: Callable[[str], Asset]) -> None:
     pulled("blazepose.full"), pulled("blazepose.detector")
     cameras = read_frames(pulled("pose2sim.single").path(), every=20)
-    detector, top = (opened(name, EngineOptions()) for opened, name in ((PersonDetector, "blazepose.detector"), (TopDown, "blazepose.full")))
+    detector, top = (
+        opened(name, EngineOptions()) for opened, name in ((PersonDetector, "blazepose.detector"), (TopDown, "blazepose.full"))
+    )
     for frames in zip(*cameras.values(), strict=True):
         best = [people[0] for people in detector.detect(frames)]
         first_px, first = top.infer(frames, rois_from_detections(best))

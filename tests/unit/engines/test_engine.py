@@ -160,7 +160,9 @@ def test_the_stub_answers_every_item_alike() -> None:
         assert e.runtime == "stub"
 
 
-@pytest.mark.parametrize(("contract", "answers"), [(None, {}), (CONTRACT, None), (CONTRACT, {}), (CONTRACT, {"sum": np.zeros(3, np.float32)})])
+@pytest.mark.parametrize(
+    ("contract", "answers"), [(None, {}), (CONTRACT, None), (CONTRACT, {}), (CONTRACT, {"sum": np.zeros(3, np.float32)})]
+)
 def test_a_stub_without_its_answers_is_refused(contract: Any, answers: Any) -> None:
     with pytest.raises(EngineError, match="stub"):
         open_engine(Path("none"), EngineOptions(runtime="stub"), contract=contract, answers=answers)

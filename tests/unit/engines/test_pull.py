@@ -49,7 +49,9 @@ def _asset(name: str, content: bytes, wheel: Wheel) -> Asset:
 class Answer(io.BytesIO):
     """What a server sends back: a status, headers and a body, that may break off."""
 
-    def __init__(self, body: bytes, *, status: int = 200, kind: str = "text/html", url: str = "", breaks: bool = False, **headers: str) -> None:
+    def __init__(
+        self, body: bytes, *, status: int = 200, kind: str = "text/html", url: str = "", breaks: bool = False, **headers: str
+    ) -> None:
         super().__init__(body)
         self.status, self._url, self._breaks = status, url, breaks
         self.headers = Message()

@@ -59,7 +59,9 @@ def onnx_path(network: Asset, view: View) -> Path:
 
 def open_landmarks(name: str, options: EngineOptions) -> Engine:
     """The heatmap network of that name (`stub`: the stub of BlazePose, whatever the options say)."""
-    return _open(_known(name, LANDMARKS), HEATMAPS, options if name != STUB else EngineOptions(runtime="stub"), {"heatmaps": stub_heatmaps()})
+    return _open(
+        _known(name, LANDMARKS), HEATMAPS, options if name != STUB else EngineOptions(runtime="stub"), {"heatmaps": stub_heatmaps()}
+    )
 
 
 def open_detector(name: str, options: EngineOptions) -> Engine:
