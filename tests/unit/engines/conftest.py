@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from posepipe.engines.assets import Asset, asset
-from posepipe.pipeline.packet import Frame
 
 
 @pytest.fixture
@@ -33,15 +30,3 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("POSEPIPE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-def read_frames(folder: Path, *, every: int) -> dict[str, list[Frame]]:
-    """Every n-th frame of the four cameras of a recording."""
-    found: dict[str, list[Frame]] = {}
-    for video in sorted(folder.glob("*.mp4")):
-        with av.open(str(video)) as container:
-            pictures = [p for i, p in enumerate(container.decode(video=0)) if i % every == 0]
-        for i, p in enumerate(pictures):
-            planes = tuple(np.frombuffer(x, np.uint8).reshape(-1, x.line_size)[:, : x.width] for x in p.planes)
-            found.setdefault(video.stem, []).append(Frame(video.stem, i * every, 0, "i420", p.width, p.height, planes))
-    return found

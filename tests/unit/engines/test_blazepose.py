@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import read_frames
+from engine_kit import frame, read_frames
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_crop import frame
 
 from posepipe.engines.assets import Asset
 from posepipe.engines.crop import Rois, image_from_crop, to_image

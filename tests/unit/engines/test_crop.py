@@ -5,28 +5,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from engine_kit import frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from posepipe.engines.crop import Rois, crop_rgb, image_from_crop, to_image
-from posepipe.pipeline.packet import Frame, PixelFormat
+from posepipe.pipeline.packet import Frame
 
 W, H = 960, 720
-
-
-def frame(y: NDArray[Any], u: Any = 128, v: Any = 128, *, form: PixelFormat = "i420", full_range: bool = False) -> Frame:
-    """A frame as a decoder hands it on: rows padded, planes read-only."""
-    h, w = y.shape
-    chroma = [np.broadcast_to(np.asarray(c, np.uint8), (h // 2, w // 2)) for c in (u, v)]
-    parts = [y, *chroma] if form == "i420" else [y, np.stack(chroma, -1)]
-    planes = []
-    for part in parts:
-        padded = np.full((part.shape[0], part.shape[1] + 16, *part.shape[2:]), 77, np.uint8)
-        padded[:, : part.shape[1]] = part
-        padded.setflags(write=False)
-        planes.append(padded[:, : part.shape[1]])
-    return Frame("cam", 0, 0, form, w, h, tuple(planes), full_range)
 
 
 def roi(x: float, y: float, side: float, angle: float = 0.0) -> Rois:

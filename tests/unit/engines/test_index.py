@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_kit import Answer
 
 from posepipe.engines import index
 from posepipe.pipeline.errors import PullError
@@ -88,8 +89,6 @@ def test_other_schemes_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_pages_that_do_not_help_are_said_to(cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str, body: bytes, says: str) -> None:
-    from test_pull import Answer
-
     monkeypatch.setenv("PIP_INDEX_URL", "https://a.example/simple")
     monkeypatch.setattr(index, "_get", lambda url, _h: Answer(body, kind=kind, url=url))
     with pytest.raises(index.Unreachable, match=says):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_kit import Answer
 from rich.console import Console
 
 from posepipe.engines import assets, files, index, pull
@@ -44,29 +45,6 @@ WHEEL = _wheel()
 def _asset(name: str, content: bytes, wheel: Wheel) -> Asset:
     member = Member(name=f"{name}.bin", member=f"toy/{name}.bin", sha256=_sha(content), bytes=len(content))
     return Asset(f"toy.{name}", "model", "", "MIT", wheel, (member,), "", {}, {}, {})
-
-
-class Answer(io.BytesIO):
-    """What a server sends back: a status, headers and a body, that may break off."""
-
-    def __init__(
-        self, body: bytes, *, status: int = 200, kind: str = "text/html", url: str = "", breaks: bool = False, **headers: str
-    ) -> None:
-        super().__init__(body)
-        self.status, self._url, self._breaks = status, url, breaks
-        self.headers = Message()
-        self.headers["Content-Type"] = kind
-        for name, value in headers.items():
-            self.headers[name.replace("_", "-")] = value
-
-    def geturl(self) -> str:
-        return self._url
-
-    def read(self, n: int | None = -1) -> bytes:
-        block = super().read(n)
-        if not block and self._breaks:
-            raise ConnectionResetError("connection reset by peer")
-        return block
 
 
 class Server:

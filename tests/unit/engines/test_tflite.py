@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tflite
-from conftest import read_frames
+from engine_kit import read_frames
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
