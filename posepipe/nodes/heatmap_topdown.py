@@ -35,6 +35,7 @@ class HeatmapTopdown(Node):
     """
 
     use = "heatmap.topdown"
+    default_queue = (3, "drop_oldest")
 
     class Settings(NodeSettings, frozen=True):
         engine: Annotated[str, Meta(description="heatmap network: blazepose.full, or stub")] = "blazepose.full"
