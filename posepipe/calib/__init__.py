@@ -1,8 +1,25 @@
 """The rig: calibration files, projection and triangulation."""
 
 from .formats import load_rig, save_rig
+from .limbs import LimbLengths, limbs_of
 from .project import Projection, project, undistort
 from .rig import Camera, ImageTransform, Rig
+from .sides import mirror_of, triangulate_sides
 from .triangulate import Triangulated, triangulate
 
-__all__ = ["Camera", "ImageTransform", "Projection", "Rig", "Triangulated", "load_rig", "project", "save_rig", "triangulate", "undistort"]
+__all__ = [
+    "Camera",
+    "ImageTransform",
+    "LimbLengths",
+    "Projection",
+    "Rig",
+    "Triangulated",
+    "limbs_of",
+    "load_rig",
+    "mirror_of",
+    "project",
+    "save_rig",
+    "triangulate",
+    "triangulate_sides",
+    "undistort",
+]

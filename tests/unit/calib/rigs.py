@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from posepipe.calib import Camera, ImageTransform, Rig
+from posepipe.pipeline.skeleton import BLAZEPOSE33
 
 MATRIX = np.array([[1680.0, 0, 540], [0, 1675, 955], [0, 0, 1]])
 LENS = np.array([-0.047, 0.137, 0.0006, -0.0005, 0.01])
@@ -33,3 +34,17 @@ def ring(count=4, *, radius_m=4.0, height_m=2.0, arc=2 * np.pi, distortion=LENS)
             camera(f"cam{k + 1:02d}", (radius_m * np.cos(a), radius_m * np.sin(a), height_m), distortion=distortion) for k, a in enumerate(angles)
         )
     )
+
+
+def body(seed=0, *, at_m=(0.0, 0.0), turn_rad=0.0):
+    """A standing person [33,3] in metres, roughly: every BlazePose joint, left and right well apart."""
+    rng = np.random.default_rng(seed)
+    half = {"eye": (0.03, 1.66), "ear": (0.08, 1.65), "mouth": (0.03, 1.58), "shoulder": (0.19, 1.42), "elbow": (0.34, 1.15), "wrist": (0.42, 0.92)}
+    half |= {"pinky": (0.44, 0.84), "index": (0.43, 0.82), "thumb": (0.40, 0.86), "hip": (0.12, 0.93), "knee": (0.16, 0.50), "ankle": (0.17, 0.09)}
+    half |= {"heel": (0.17, 0.03), "foot": (0.19, 0.02), "nose": (0.0, 1.62)}
+    xyz = np.zeros((33, 3))
+    for j, name in enumerate(BLAZEPOSE33.joints):
+        side, height = next(v for part, v in half.items() if part in name)
+        xyz[j] = (side if "left" in name else -side, rng.uniform(-0.15, 0.15), height)
+    cos, sin = np.cos(turn_rad), np.sin(turn_rad)
+    return xyz @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + np.array([*at_m, 0])

@@ -1,0 +1,127 @@
+"""Left or right: a view that takes a person's front for the back names joints by the other side, and is set right here.
+
+Such a view disagrees with the others at all joints at once. Outvoting it joint by joint loses the view, and with few cameras the
+vote may go to the wrong side at single joints; whole views are exchanged instead, when that makes the views agree. Single pairs
+that a view has the wrong way round (crossed legs, the arms of a turning person) are exchanged after that.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posepipe.pipeline.packet import F32, F64, I64
+from posepipe.pipeline.skeleton import Skeleton
+
+from .rig import Rig
+from .triangulate import Triangulated, triangulate
+
+_SUSPECT = 0.4
+"""A view is looked at when this share of its joints that lie well apart from their other side is outvoted."""
+_FEWEST = 4
+_MOST = 4
+_BETTER = 1.05
+"""Exchanging must improve the agreement by this factor; below it the views stay as they are."""
+
+Bools = NDArray[np.bool_]
+
+
+def mirror_of(skeleton: Skeleton) -> I64:
+    """For every joint [J] the one of the other side, by name; itself for joints in the middle."""
+    other = {"left": "right", "right": "left"}
+    names = ["_".join(other.get(part, part) for part in name.split("_")) for name in skeleton.joints]
+    return np.array([skeleton.index(name) for name in names], np.int64)
+
+
+def triangulate_sides(
+    rig: Rig,
+    rays: F64,
+    conf: F64 | F32,
+    *,
+    mirror: I64,
+    inlier_px: float | F64,
+    sigma_px: float | F64,
+    min_views: int = 2,
+) -> tuple[Triangulated, Bools]:
+    """`triangulate`, and the joints [P,C,J] whose left and right were exchanged in a view for it.
+
+    mirror [J]: as of `mirror_of`. When exchanging some views agrees as well as exchanging the others, the fewer are exchanged, or
+    else the less confident. `used` and `residual_px` belong to the joints as they were used.
+    """
+    conf = np.asarray(conf, np.float64)
+    people, cameras, joints = conf.shape
+    limits = np.ascontiguousarray(np.broadcast_to(np.asarray(inlier_px, np.float64), (people, cameras)))
+    noise = np.ascontiguousarray(np.broadcast_to(np.asarray(sigma_px, np.float64), (people, cameras)))
+    points = triangulate(rig, rays, conf, inlier_px=limits, sigma_px=noise, min_views=min_views)
+    exchanged = np.zeros((people, cameras, joints), np.bool_)
+    apart = (conf > 0) & (_apart_px(rig, rays, mirror) > 2 * limits[..., None])
+    lost = apart & ~points.used
+    if not lost.any():
+        return points, exchanged
+    outvoted = np.count_nonzero(lost, axis=2) / np.maximum(np.count_nonzero(apart, axis=2), _FEWEST)
+    for p in np.flatnonzero((outvoted >= _SUSPECT).any(axis=1)).tolist():
+        variants = _variants(outvoted[p])
+        order = np.where(variants[:, :, None], mirror, np.arange(joints))
+        one_rays, one_conf = _reorder(rays[p][None], order), np.take_along_axis(conf[p][None], order, axis=2)
+        several = {"inlier_px": np.repeat(limits[p : p + 1], len(variants), 0), "sigma_px": np.repeat(noise[p : p + 1], len(variants), 0)}
+        tried = triangulate(rig, one_rays, one_conf, min_views=min_views, **several)
+        best = _best(tried, one_conf, several["inlier_px"], variants)
+        if best:
+            exchanged[p, variants[best]] = mirror != np.arange(joints)
+            for name in Triangulated.__slots__:
+                getattr(points, name)[p] = getattr(tried, name)[best]
+    order = np.where(exchanged, mirror, np.arange(joints))
+    single = _swapped_pairs(rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), points, mirror, limits)
+    if single.any():
+        exchanged ^= single
+        order = np.where(exchanged, mirror, np.arange(joints))
+        points = triangulate(
+            rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), inlier_px=limits, sigma_px=noise, min_views=min_views
+        )
+    return points, exchanged
+
+
+def _reorder(rays: F64, order: I64) -> F64:
+    return np.take_along_axis(rays, np.broadcast_to(order[..., None], (*order.shape, 2)), axis=2)
+
+
+def _apart_px(rig: Rig, rays: F64, mirror: I64) -> F64:
+    """How far a joint and the one on the other side are from each other in a view [P,C,J]; 0 where one of them is not seen."""
+    apart: F64 = np.nan_to_num(np.linalg.norm((rays - rays[:, :, mirror]) * rig.focal_px[:, None], axis=-1))
+    return apart
+
+
+def _swapped_pairs(rig: Rig, rays: F64, conf: F64, points: Triangulated, mirror: I64, limits: F64) -> Bools:
+    """Pairs of joints that one view names the wrong way round [P,C,J]: both outvoted as they are, both within the limit exchanged."""
+    pose = rig.camera_from_world
+    at = np.einsum("cik,pjk->pcji", pose[:, :, :3], points.xyz_m) + pose[:, None, :, 3]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        other = rays[:, :, mirror] - at[..., :2] / at[..., 2:]
+    fits = np.linalg.norm(other * rig.focal_px[:, None], axis=-1) < limits[..., None]
+    wrong = (conf > 0) & ~points.used & fits & (points.conf > 0)[:, None] & (mirror != np.arange(len(mirror)))
+    return np.asarray(wrong & wrong[:, :, mirror])
+
+
+def _variants(outvoted: F64) -> Bools:
+    """Which views to exchange [K,C]: none, then every choice of at most half of the views among the suspects."""
+    worst = [c for c in np.argsort(-outvoted, kind="stable").tolist() if outvoted[c] >= _SUSPECT][:_MOST]
+    half = len(outvoted) // 2
+    choices = [c for n in range(half + 1) for c in itertools.combinations(worst, n)]
+    variants = np.zeros((len(choices), len(outvoted)), np.bool_)
+    for row, choice in enumerate(choices):
+        variants[row, list(choice)] = True
+    return variants
+
+
+def _best(tried: Triangulated, conf: F64, limit: F64, variants: Bools) -> int:
+    """The variant whose views agree most; 0 (none exchanged) unless another is clearly better."""
+    near = np.where(tried.used, 2 - (np.nan_to_num(tried.residual_px) / limit[:, :, None]) ** 2, 0)
+    score = (np.sqrt(conf) * near).sum(axis=(1, 2))
+    if score[0] * _BETTER >= score.max():
+        return 0
+    level = np.flatnonzero(score * _BETTER >= score.max())
+    fewest = variants[level].sum(axis=1)
+    level = level[fewest == fewest.min()]
+    return int(level[np.argmax(score[level])])
