@@ -10,7 +10,7 @@ import zmq
 from msgspec import Meta
 from zmq.utils.monitor import recv_monitor_message
 
-from posepipe.pipeline.errors import PublishError
+from posepipe.pipeline.errors import GraphError, PublishError
 from posepipe.pipeline.node import Context, Node, NodeSettings
 from posepipe.pipeline.packet import Packet, Poses
 from posepipe.pipeline.skeleton import skeleton
@@ -35,6 +35,14 @@ class PublishZmq(Node):
         high_water: Annotated[int, Meta(description="messages kept for a slow subscriber before it loses the oldest", ge=1)] = 1000
 
     settings: Settings
+
+    @classmethod
+    def check(cls, settings: Settings, inputs: object) -> None:
+        scheme, _, rest = settings.bind.partition("://")
+        port = rest.rpartition(":")[2]
+        if scheme not in ("tcp", "ipc", "inproc") or not rest or (scheme == "tcp" and not (port == "*" or (port.isdigit() and int(port) < 65536))):
+            raise GraphError(f"bind is {settings.bind!r}, which is no ZeroMQ address", hint="for example tcp://127.0.0.1:5570 (ports end at 65535)")
+
     _socket: zmq.Socket[bytes] | None = None
 
     def open(self, ctx: Context) -> None:
