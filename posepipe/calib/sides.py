@@ -19,7 +19,7 @@ from .rig import Rig
 from .triangulate import Triangulated, triangulate
 
 _SUSPECT = 0.4
-"""A view is looked at when this share of its joints that lie well apart from their other side is outvoted."""
+"""A view is looked at when this share of its joints that lie apart from their other side by more than the inlier threshold is outvoted."""
 _FEWEST = 4
 _MOST = 4
 _BETTER = 1.05
@@ -56,7 +56,7 @@ def triangulate_sides(
     noise = np.ascontiguousarray(np.broadcast_to(np.asarray(sigma_px, np.float64), (people, cameras)))
     points = triangulate(rig, rays, conf, inlier_px=limits, sigma_px=noise, min_views=min_views)
     exchanged = np.zeros((people, cameras, joints), np.bool_)
-    apart = (conf > 0) & (_apart_px(rig, rays, mirror) > 2 * limits[..., None])
+    apart = (conf > 0) & (_apart_px(rig, rays, mirror) > limits[..., None])
     lost = apart & ~points.used
     if not lost.any():
         return points, exchanged

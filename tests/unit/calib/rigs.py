@@ -45,6 +45,7 @@ def body(seed=0, *, at_m=(0.0, 0.0), turn_rad=0.0):
     xyz = np.zeros((33, 3))
     for j, name in enumerate(BLAZEPOSE33.joints):
         side, height = next(v for part, v in half.items() if part in name)
-        xyz[j] = (side if "left" in name else -side, rng.uniform(-0.15, 0.15), height)
+        swing = 0.15 if any(part in name for part in ("elbow", "wrist", "knee", "ankle")) else 0.02
+        xyz[j] = (side if "left" in name else -side, rng.uniform(-swing, swing), height)
     cos, sin = np.cos(turn_rad), np.sin(turn_rad)
     return xyz @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + np.array([*at_m, 0])
