@@ -9,16 +9,18 @@ from msgspec import Meta
 
 from posepipe.calib.project import undistort
 from posepipe.calib.rig import Rig
-from posepipe.calib.triangulate import Triangulated, triangulate
+from posepipe.calib.sides import mirror_of, triangulate_sides
+from posepipe.calib.triangulate import Triangulated
 from posepipe.pipeline.errors import RigError
 from posepipe.pipeline.node import Context, Node, NodeSettings
-from posepipe.pipeline.packet import I64, Packet, Poses, ViewPoses, readonly
+from posepipe.pipeline.packet import F32, I64, Packet, Poses, ViewPoses, readonly
 from posepipe.pipeline.skeleton import skeleton
 
 
 class LiftAlgebraic(Node):
     """Confidence-weighted, outlier-voting triangulation with any two or more views; per joint a standard deviation in metres.
 
+    A view that takes the front of a person for the back (all joints on the wrong side) is set right before the vote.
     A person exists when `min_joints` body joints (shoulders to ankles) have a point. A new person within `same_person_m` of one
     who was lost less than `same_person_s` ago keeps that identity; identities are never used twice.
     """
@@ -41,20 +43,24 @@ class LiftAlgebraic(Node):
         if not isinstance(ctx.rig, Rig):
             raise RigError("the studio has no rig, so nothing can be triangulated", hint="add rig: FILE to the studio file (docs/rig.md)")
         self._rig = ctx.rig
-        self._body = np.array(skeleton(ctx.caps["views"].skeleton).body)
+        layout = skeleton(ctx.caps["views"].skeleton)
+        self._body, self._mirror = np.array(layout.body), mirror_of(layout)
         self._next_id = 0
         self._last_seen: dict[int, tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
-        joints = len(skeleton(ctx.caps["views"].skeleton).joints)
-        nothing = np.zeros((1, len(self._rig), joints, 2), np.float32)
-        triangulate(
-            self._rig, undistort(self._rig, nothing), nothing[..., 0], inlier_px=10.0, sigma_px=1.0
-        )  # compiles, or loads the compiled kernel
+        nothing = np.zeros((1, len(self._rig), len(layout.joints), 2), np.float32)
+        self._triangulate(nothing, nothing[..., 0], np.ones((1, len(self._rig)), np.float32))  # compiles, or loads the compiled kernels
+
+    def _triangulate(self, uv_px: F32, conf: F32, side_px: F32) -> Triangulated:
+        side = side_px.astype(np.float64)
+        limit_px, noise_px = self.settings.inlier * side, self.settings.sigma * side
+        return triangulate_sides(self._rig, undistort(self._rig, uv_px), conf, mirror=self._mirror, inlier_px=limit_px, sigma_px=noise_px)[
+            0
+        ]
 
     def step(self, views: Packet[ViewPoses]) -> Poses:
         v, s = views.body, self.settings
-        conf = np.where(v.conf >= s.min_conf, v.conf, 0.0)
-        side_px = np.maximum(v.side_px, 1.0)
-        points = triangulate(self._rig, undistort(self._rig, v.uv_px), conf, inlier_px=s.inlier * side_px, sigma_px=s.sigma * side_px)
+        conf = np.where(v.conf >= s.min_conf, v.conf, np.float32(0))
+        points = self._triangulate(v.uv_px, conf, np.maximum(v.side_px, 1))
         there = np.count_nonzero(points.conf[:, self._body] > 0, axis=1) >= s.min_joints
         return self._poses(v, points, np.flatnonzero(there), views.t_capture_ns)
 

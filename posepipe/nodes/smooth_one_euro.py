@@ -8,8 +8,10 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
+from posepipe.calib.limbs import LimbLengths, limbs_of
 from posepipe.pipeline.node import Context, Node, NodeSettings
-from posepipe.pipeline.packet import F64, Packet, Poses, readonly
+from posepipe.pipeline.packet import F32, F64, Packet, Poses, readonly
+from posepipe.pipeline.skeleton import skeleton
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class _Track:
     xyz_m: F64
     velocity_m_s: F64
     t_ns: np.ndarray[tuple[int], np.dtype[np.int64]]
+    limbs: LimbLengths
 
 
 class SmoothOneEuro(Node):
@@ -34,28 +37,37 @@ class SmoothOneEuro(Node):
         min_cutoff: Annotated[float, Meta(description="cut-off at rest, Hz: lower is smoother and later", gt=0)] = 1.2
         beta: Annotated[float, Meta(description="cut-off added per m/s of speed, Hz", ge=0)] = 2.0
         speed_cutoff: Annotated[float, Meta(description="cut-off of the speed estimate, Hz", gt=0)] = 1.5
+        limbs: Annotated[bool, Meta(description="steady badly seen joints by the lengths that the person's own limbs have had so far")] = (
+            True
+        )
         forget_ms: Annotated[float, Meta(description="a joint unseen for this long starts afresh", ge=0)] = 300.0
 
     settings: Settings
 
     def open(self, ctx: Context) -> None:
         self._tracks: dict[int, _Track] = {}
+        self._limbs = limbs_of(skeleton(ctx.caps["poses"].skeleton))
+        LimbLengths(self._limbs).hold(np.zeros((self._limbs.max() + 1, 3)), np.ones(self._limbs.max() + 1))  # compiles, or loads the kernel
 
     def step(self, poses: Packet[Poses]) -> Poses:
         body = poses.body
         xyz_m = body.xyz_m.astype(np.float64)
         for row, person in enumerate(body.ids.tolist()):
-            xyz_m[row] = self._filter(person, xyz_m[row], body.conf[row] > 0, poses.t_capture_ns)
+            xyz_m[row] = self._filter(person, xyz_m[row], body.sigma_m[row], body.conf[row] > 0, poses.t_capture_ns)
         self._forget(poses.t_capture_ns)
         smooth = xyz_m.astype(np.float32)
         readonly(smooth)
         return replace(body, xyz_m=smooth)
 
-    def _filter(self, person: int, raw_m: F64, seen: np.ndarray[tuple[int], np.dtype[np.bool_]], t_ns: int) -> F64:
+    def _filter(self, person: int, raw_m: F64, sigma_m: F32, seen: np.ndarray[tuple[int], np.dtype[np.bool_]], t_ns: int) -> F64:
         s = self.settings
         track = self._tracks.get(person)
         if track is None:
-            track = self._tracks[person] = _Track(np.zeros_like(raw_m), np.zeros_like(raw_m), np.full(len(raw_m), -(1 << 62), np.int64))
+            track = self._tracks[person] = _Track(
+                np.zeros_like(raw_m), np.zeros_like(raw_m), np.full(len(raw_m), -(1 << 62), np.int64), LimbLengths(self._limbs)
+            )
+        if s.limbs:
+            raw_m = track.limbs.hold(raw_m, sigma_m)
         dt_s = (t_ns - track.t_ns) / 1e9
         known = seen & (dt_s > 0) & (dt_s * 1e3 <= s.forget_ms)
         fresh = seen & ~known
