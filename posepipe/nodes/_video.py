@@ -6,7 +6,7 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from posepipe.pipeline.node import FrameLost
 from posepipe.pipeline.packet import U8, Frame
 
 _LOOKAHEAD = 20  # packets; deeper than the reordering of any H.264 or HEVC stream (16)
+_TIE_S = 1e-6
 av.logging.set_level(av.logging.PANIC)  # decoder complaints reach the user as counted losses
 
 
@@ -129,7 +130,7 @@ class _Video:
     def _decode(self, packet: Any) -> list[av.VideoFrame]:
         try:
             return list(self._stream.codec_context.decode(packet))
-        except (av.error.InvalidDataError, av.error.EOFError):
+        except av.error.FFmpegError:
             return []  # its picture will be missing: the reader counts it
 
     def close(self) -> None:
@@ -176,13 +177,18 @@ class RecordedVideo(_Video):
         self._time_base = float(self._stream.time_base)
         self._base_s = 0.0
         self._slot = 0
-        self._delivered = self._lost = 0
         self._shown: av.VideoFrame | None = None
+        self._decodable = False
         self._rewind()
-        self._first = self._times[0] if self._times else 0
         if not self._times:
             container.close()
+            if self._waiting and self._waiting[0] is not None:
+                hint = "put it into a container: ffmpeg -framerate 30 -i IN -c copy OUT.mp4"
+                raise SourceError(f"{container.name} has no time stamps", where=where, hint=hint)
             raise SourceError(f"{container.name} holds no frames", where=where, hint="record or copy it again")
+        self._first = self._times[0]
+        if self._hidden and self.info.frames and not fps:
+            self.info = replace(self.info, frames=self.info.frames - self._hidden)
 
     def _rewind(self) -> None:
         self._packets = self._container.demux(self._stream)
@@ -190,10 +196,12 @@ class RecordedVideo(_Video):
         self._times: list[int] = []
         self._ready: deque[av.VideoFrame] = deque()
         self._flushed = False
+        self._delivered = self._lost = self._hidden = 0
         self._last = 0
         self._look_ahead()
 
     def _look_ahead(self) -> None:
+        """Read packets until the next presentation times are known; None marks the end."""
         while len(self._times) < _LOOKAHEAD and not (self._waiting and self._waiting[-1] is None):
             try:
                 packet = next(self._packets)
@@ -203,59 +211,68 @@ class RecordedVideo(_Video):
                 self._waiting.append(None)
                 return
             self._waiting.append(packet)
-            if packet.pts is not None:
+            if packet.is_discard:
+                self._hidden += 1  # cut off by the file's edit list: decoded for those that follow, never shown
+            elif packet.pts is not None:
                 heapq.heappush(self._times, packet.pts)
+            elif not self._times and len(self._waiting) > _LOOKAHEAD:
+                return
+
+    def _time_s(self, pts: int) -> float:
+        return self._base_s + (pts - self._first) * self._time_base
+
+    def _end_s(self) -> float:
+        """When the last picture that is known so far has been shown."""
+        return self._time_s(max(self._times, default=self._last)) + self._period_s
 
     def next_s(self) -> float | None:
         """Seconds from the start at which the next picture exists, counted through loops; None at the end."""
-        if not self._times and not self._again():
-            return None
+        more = bool(self._times) or self._again()
         if self._grid_s is not None:
-            return self._slot * self._grid_s
-        return self._base_s + (self._times[0] - self._first) * self._time_base
+            at_s = self._slot * self._grid_s
+            return at_s if more or at_s < self._end_s() - _TIE_S else None
+        return self._time_s(self._times[0]) if more else None
 
     def _again(self) -> bool:
         """At the end: start again when looping. Says so when the file held less than it promised."""
-        promised = self._stream.frames
-        if promised and self._delivered + self._lost < promised and not self.complaint and self._grid_s is None:
-            self.complaint = f"ends after {self._delivered + self._lost} of {promised} frames: the file is truncated"
-        if not self.loop or not self._delivered:
+        promised, had = self._stream.frames, self._delivered + self._lost
+        if promised and had + self._hidden < promised and not self.complaint and self._grid_s is None:
+            self.complaint = f"ends after {had} of {promised - self._hidden} frames: the file is truncated"
+        if not self.loop or not self._decodable:
             return False
-        self._base_s += (self._last - self._first) * self._time_base + self._period_s
-        self._container.seek(0, stream=self._stream, any_frame=False, backward=True)
+        end_s = self._end_s()
+        try:
+            self._container.seek(0, stream=self._stream, any_frame=False, backward=True)
+        except (av.error.FFmpegError, OSError) as e:
+            self.loop, self.complaint = False, f"cannot be played again: {getattr(e, 'strerror', None) or e}"
+            return False
+        self._base_s = end_s
         self._stream.codec_context.flush_buffers()
-        self._delivered = self._lost = 0
         self._rewind()
         return bool(self._times)
 
     def read(self, *, stopping: threading.Event) -> Picture | None:
         """The next picture, or None at the end. FrameLost when the file has it but it cannot be decoded."""
-        if self._grid_s is None:
-            return self._read_next()
-        wanted_s = self._slot * self._grid_s
         if self.next_s() is None:
             return None
-        while self._times and self._ahead_s(wanted_s) <= 0.0:
-            picture = self._read_next()
-            self._shown = picture.video_frame if picture else self._shown
-            if not self._times and not self._again():
-                break
-        if self._shown is None:
-            return None
+        return self._read_next() if self._grid_s is None else self._read_nearest(self._slot * self._grid_s)
+
+    def _read_nearest(self, wanted_s: float) -> Picture:
+        while (self._times or self._again()) and self._time_s(self._times[0]) <= wanted_s + 0.5 * self._period_s - _TIE_S:
+            try:
+                self._shown = self._read_next().video_frame
+            except FrameLost:
+                self._shown = None
         self._slot += 1
+        if self._shown is None:
+            raise FrameLost("corrupt picture")
         return Picture(self._shown)
 
-    def _ahead_s(self, wanted_s: float) -> float:
-        """How far the next picture lies behind the point where it stops being the nearest to `wanted_s`."""
-        return self._base_s + (self._times[0] - self._first) * self._time_base - wanted_s - 0.5 * self._period_s
-
-    def _read_next(self) -> Picture | None:
-        if not self._times and not self._again():
-            return None
+    def _read_next(self) -> Picture:
         due = heapq.heappop(self._times)
         self._last = due
         self._look_ahead()
-        while not self._ready and not self._flushed:
+        while not self._flushed and not (self._ready and _pts(self._ready[-1]) >= due):
             packet = self._waiting.popleft()
             self._flushed = packet is None
             self._ready.extend(f for f in self._decode(packet) if f.pts is not None)
@@ -267,23 +284,45 @@ class RecordedVideo(_Video):
             self._lost += 1
             raise FrameLost("corrupt picture")
         self._delivered += 1
+        self._decodable = True
         return Picture(frame)
 
-    def skip_to_key_frame(self) -> int:
-        """Pass over packets up to the next key frame (or the end) without decoding them. Returns how many pictures that cost."""
-        if self._grid_s is not None or not self._times:
+    def skip_to_key_frame(self, until_s: float) -> int:
+        """Pass over, without decoding, to the last key frame that is due by `until_s`, also to the start of the next round of a loop.
+
+        Returns how many frames that cost; 0 when no such key frame is in sight: then decoding on is the fastest way.
+        """
+        if self._grid_s is None:
+            return self._pass_over(until_s)
+        slot = min(int(until_s / self._grid_s), int(self._end_s() / self._grid_s)) - 1
+        if slot <= self._slot:
             return 0
-        passed = 0
-        self._waiting.popleft() if self._waiting[0] is not None else None
-        while self._waiting and self._waiting[0] is not None and not self._waiting[0].is_keyframe:
+        self._pass_over(slot * self._grid_s)
+        passed, self._slot = slot - self._slot, slot
+        return passed
+
+    def _pass_over(self, until_s: float) -> int:
+        if not self._times:
+            return 0
+        last = None
+        for packet in self._waiting:
+            if packet is not None and packet.is_keyframe and packet.pts is not None and self._time_s(packet.pts) <= until_s:
+                last = packet
+        if self.loop and self._waiting[-1] is None and self._end_s() <= until_s:
+            passed, self._last = len(self._times), max(self._times)
+            self._times.clear()
+            self._lost += passed
+            return passed
+        if last is None or last.pts <= self._times[0]:
+            return 0
+        while self._waiting[0] is not last:
             self._waiting.popleft()
-            self._look_ahead()
-        head = self._waiting[0] if self._waiting else None
         self._stream.codec_context.flush_buffers()
         self._ready.clear()
-        while self._times and (head is None or self._times[0] < head.pts):
+        passed = 0
+        while self._times[0] < last.pts:
             self._last = heapq.heappop(self._times)
             passed += 1
-            self._look_ahead()
+        self._look_ahead()
         self._lost += passed
         return passed

@@ -30,7 +30,9 @@ class CaptureVideo(Source):
         fps: Annotated[float, Meta(description="recordings: resample to this rate; devices: ask for it", gt=0, le=1000)] | None = None
         speed: Annotated[float, Meta(description="recordings: play slower (0.5) or faster (2)", gt=0, le=100)] = 1.0
         loop: Annotated[bool, Meta(description="recordings: start again at the end")] = False
-        options: Annotated[dict[str, str], Meta(description="options for FFmpeg, e.g. {rtsp_transport: tcp}")] = msgspec.field(default_factory=dict)
+        options: Annotated[dict[str, str], Meta(description="options for FFmpeg, e.g. {rtsp_transport: tcp}")] = msgspec.field(
+            default_factory=dict
+        )
         timeout_s: Annotated[float, Meta(description="streams: give up when nothing arrives for this long", gt=0)] = 5.0
 
     settings: Settings
@@ -43,7 +45,7 @@ class CaptureVideo(Source):
         self._video = open_video(s.uri, camera=ctx.key, resolve=ctx.resolve, fps=s.fps, options=s.options, timeout_s=s.timeout_s)
         self.info = self._video.info
         if isinstance(self._video, RecordedVideo):
-            self._video.loop = s.loop or ctx.loop
+            self._video.loop = (s.loop or ctx.loop) and not ctx.offline
             self._speed = 1.0 if ctx.offline else s.speed
         elif ctx.offline:
             raise SourceError(f"{s.uri} is a live stream", where=f"camera {ctx.key}", hint="--offline needs recordings; leave it out")
@@ -66,10 +68,10 @@ class CaptureVideo(Source):
             return None
         return picture.frame(camera=self._ctx.key, seq=seq, t_capture_ns=self._ctx.now_ns())
 
-    def skip(self) -> int:
+    def skip(self, until_s: float) -> int:
         if not isinstance(self._video, RecordedVideo):
             return 0
-        passed = self._video.skip_to_key_frame()
+        passed = self._video.skip_to_key_frame(until_s * self._speed)
         self._seq += passed
         return passed
 

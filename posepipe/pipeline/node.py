@@ -145,8 +145,8 @@ class Source(Node):
         """Seconds after the start at which the next frame exists; None for a live device (step waits for it itself)."""
         return None
 
-    def skip(self) -> int:
-        """Called when decoding is far behind: pass over frames without decoding them. Returns how many."""
+    def skip(self, until_s: float) -> int:
+        """Called when decoding is far behind: pass over frames that were due by `until_s` without decoding them. Returns how many."""
         return 0
 
 

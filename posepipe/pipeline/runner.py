@@ -25,7 +25,7 @@ from .packet import Frame, Packet, Poses, Span
 from .stats import TraceLog
 from .worker import Shared, Slot, Worker
 
-_FAR_BEHIND_NS = 1_000_000_000
+_FAR_BEHIND_S = 1.0
 _OFFLINE_QUEUE = 4
 
 
@@ -106,6 +106,9 @@ class Runner:
         for plan in self.plan.nodes:  # feedback points down the graph, to slots that did not exist yet
             for port, name in plan.feedback.items():
                 self.slots[plan.name].feedback[port] = self.slots[name].cell
+        under_way = sum(link.queue.size for slot in self.slots.values() for link in slot.inputs)
+        for slot in self.slots.values():
+            slot.join_keep += under_way
 
     def _connect(self, writer: Slot, reader: Slot, port: str, queue: Queue, worker: Worker) -> None:
         if self.shared.offline:
@@ -170,7 +173,7 @@ class Runner:
         self.shared.stop.set()
 
     def finish(self, *, timeout_s: float = 10.0) -> None:
-        """Wait for the drain, close the nodes, settle the ledger. Raises RunError when a node made the studio stop."""
+        """Wait for the drain, close the nodes, settle the ledger. RunError when a node made the studio stop or failed on everything."""
         until = time.monotonic() + timeout_s
         for thread in [t for _, t in self._sources] + list(self._workers.values()):
             if thread.ident is not None:
@@ -183,10 +186,10 @@ class Runner:
         self.close()
         self.shared.ledger.close()
         if self.shared.failure is not None:
-            fault = self.shared.failure
-            if isinstance(fault, PosepipeError):
-                raise fault
-            raise RunError(f"{type(fault).__name__}: {fault}", where="the studio stopped", hint="the log above names the node") from fault
+            raise _stopped_by(self.shared.failure)
+        for slot in self.slots.values():
+            if slot.failure is not None and slot.failing == slot.errors and not slot.latency.count:  # a run too short to give up in
+                raise _stopped_by(slot.failure)
         if stuck:
             raise RunError(
                 f"did not stop within {timeout_s:.0f} s: {', '.join(stuck)}", where="the studio stopped", hint="a node hangs in step"
@@ -206,12 +209,21 @@ class Runner:
     def _feed(self, slot: Slot) -> None:
         try:
             self._pace(slot)
-        except BaseException as e:
-            self.shared.fail(e)
+        except Exception as e:
+            self._source_failed(slot, e)
         finally:
             slot.ended = True
             for link in slot.outputs:
                 link.end()
+
+    def _source_failed(self, slot: Slot, error: Exception) -> None:
+        """Live, a camera that breaks ends, and the studio goes on with the others while there are any."""
+        slot.errors += 1
+        slot.log.error("%s: %s: %s", slot.name, type(error).__name__, error, exc_info=not isinstance(error, PosepipeError))
+        if self.shared.offline or all(other.ended or other is slot for other, _ in self._sources):
+            self.shared.fail(error)
+        else:
+            self._warn(f"{slot.name} has stopped: {error}; the studio goes on with the other cameras")
 
     def _pace(self, slot: Slot) -> None:
         """Frames exist at their due time and are decoded after it, as with a camera: the latency includes the decoding."""
@@ -220,33 +232,34 @@ class Runner:
         step: Callable[[], Frame | None] = source.step  # type: ignore[attr-defined]
         while not shared.stop.is_set():
             due = source.due_s()
-            if due is not None and self._seconds is not None and due >= self._seconds:
+            if self._seconds is not None and (due if due is not None else self._late_s(self.start_ns)) >= self._seconds:
                 return
             due_ns = None if due is None else self.start_ns + int(due * 1e9)
-            if due_ns is not None and not shared.offline and self._late_ns(due_ns) < 0 and shared.stop.wait(-self._late_ns(due_ns) / 1e9):
+            if due_ns is not None and not shared.offline and (early_s := -self._late_s(due_ns)) > 0 and shared.stop.wait(early_s):
                 return
             begin = shared.clock.now_ns()
             try:
                 frame = step()
             except FrameLost as lost:
                 shared.ledger.capture_lost(lost.count, slot.name, lost.reason)
-                continue
-            if frame is None:
-                return
-            if due_ns is not None:
-                frame = dataclasses.replace(frame, t_capture_ns=due_ns)
-            t_in = begin if shared.offline else frame.t_capture_ns
-            t_out = shared.clock.now_ns()
-            slot.latency.add(t_out - t_in)
-            shared.ledger.capture((frame.camera, frame.seq))
-            slot.emit(Packet(frame.seq, frame.t_capture_ns, slot.name, frame, (Span(slot.name, t_in, t_out),), frame.frame_ids), wait=True)
-            if due_ns is not None and not shared.offline and self._late_ns(due_ns) > _FAR_BEHIND_NS:
-                passed = source.skip()
+            else:
+                if frame is None:
+                    return
+                self._hand_on(slot, frame if due_ns is None else dataclasses.replace(frame, t_capture_ns=due_ns), begin)
+            if due_ns is not None and not shared.offline and self._late_s(due_ns) > _FAR_BEHIND_S:
+                passed = source.skip(self._late_s(self.start_ns))
                 if passed:
                     shared.ledger.capture_lost(passed, slot.name, "decoder behind")
 
-    def _late_ns(self, due_ns: int) -> int:
-        return self.shared.clock.now_ns() - due_ns
+    def _hand_on(self, slot: Slot, frame: Frame, begin_ns: int) -> None:
+        t_in = begin_ns if self.shared.offline else frame.t_capture_ns
+        t_out = self.shared.clock.now_ns()
+        slot.latency.add(t_out - t_in)
+        self.shared.ledger.capture((frame.camera, frame.seq))
+        slot.emit(Packet(frame.seq, frame.t_capture_ns, slot.name, frame, (Span(slot.name, t_in, t_out),), frame.frame_ids), wait=True)
+
+    def _late_s(self, due_ns: int) -> float:
+        return (self.shared.clock.now_ns() - due_ns) / 1e9
 
     # looking in -------------------------------------------------------------------------------------------------------------
 
@@ -285,3 +298,16 @@ class Runner:
             instants=self.shared.end_to_end.count,
             seconds=self.seconds,
         )
+
+
+def _stopped_by(fault: BaseException) -> RunError:
+    if isinstance(fault, RunError):
+        return fault
+    what, where, hint = (
+        (fault.what, fault.where, fault.hint)
+        if isinstance(fault, PosepipeError)
+        else (f"{type(fault).__name__}: {fault}", "", "the log above shows where")
+    )
+    error = RunError(what, where=where or "the studio stopped", hint=hint)
+    error.__cause__ = fault
+    return error

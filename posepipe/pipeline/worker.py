@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .clock import StudioClock
+from .errors import PosepipeError, RunError
 from .graph import PlanNode
 from .ledger import Ledger
 from .links import Link
@@ -67,6 +69,8 @@ class Slot:
         self.ended = False
         self.errors = 0
         self.failing = 0
+        self.failure: RunError | None = None
+        self.join_keep = _JOIN_KEEP
         self.log = logging.getLogger(f"posepipe.{plan.name}")
         self._packet_ports = {p.name for p in (*plan.ports.inputs, *plan.ports.feedback) if p.packet}
         self._feedback_ports = [p.name for p in plan.ports.feedback]
@@ -80,6 +84,15 @@ class Slot:
     @property
     def has_news_of_end(self) -> bool:
         return any(link.ended and not len(link) and i not in self.ended_inputs for i, link in enumerate(self.inputs))
+
+    def next_input(self) -> Link | None:
+        """The input whose packet is oldest. Offline a join reads nothing before every input that goes on has something.
+
+        So no camera gets ahead of the others in memory, and frames are joined in the same order in every run.
+        """
+        if self.shared.offline and self.plan.cls.fan_in and any(not len(link) and not link.ended for link in self.inputs):
+            return None
+        return min((link for link in self.inputs if len(link)), key=lambda link: link.head_ns, default=None)
 
     def run(self, link: Link) -> None:
         packet = link.get()
@@ -104,7 +117,7 @@ class Slot:
         row = self.joins.setdefault(packet.seq, {})
         row[port] = packet
         complete = len(row) == len(self.plan.ports.inputs)
-        stale = [s for s in self.joins if (complete and s < packet.seq) or s <= packet.seq - _JOIN_KEEP]
+        stale = [s for s in self.joins if (complete and s < packet.seq) or s <= packet.seq - self.join_keep]
         for seq in stale:
             for lost in self.joins.pop(seq).values():
                 self.shared.ledger.drop(lost.frames, self.name, "its other input never came")
@@ -112,9 +125,11 @@ class Slot:
             return
         del self.joins[packet.seq]
         last = max(row.values(), key=lambda p: p.trace[-1].t_out_ns)
-        for other in row.values():
-            if other is not last:
-                self.shared.ledger.consume(other.frames, published=False)
+        frames: dict[FrameId, None] = {}
+        for arrived in row.values():  # a frame that came on two ways goes on as one
+            self.shared.ledger.consume([f for f in arrived.frames if f in frames], published=False)
+            frames.update(dict.fromkeys(arrived.frames))
+        last = replace(last, frames=tuple(frames))
         self._outputs(self._call(lambda: self._step(row), last), last, t_in)
 
     def _call(self, call: Callable[[], Any], packet: Packet[Any] | None) -> Any:
@@ -132,10 +147,13 @@ class Slot:
                 for frame in packet.frames:
                     self.held.pop(frame, None)
                 self.shared.ledger.drop(packet.frames, self.name, f"error: {type(e).__name__}")
+            what, hint = (e.what, e.hint) if isinstance(e, PosepipeError) else (f"{type(e).__name__}: {e}", "the log above shows where")
+            self.failure = RunError(f"{self.failing} packets in a row failed: {what}", where=f"node {self.name}", hint=hint)
             if self.failing >= _GIVE_UP_AFTER:
-                self.shared.fail(e)
+                self.shared.fail(self.failure)
             return _LOST
-        self.failing = 0
+        if packet is not None:  # a node that says hello on time but fails on every packet is failing
+            self.failing = 0
         return result
 
     def _outputs(self, result: Any, packet: Packet[Any], t_in: int) -> None:
@@ -241,6 +259,8 @@ class Worker(threading.Thread):
             for slot in self.slots:
                 for link in slot.outputs:
                     link.end()
+                for link in slot.inputs:
+                    link.stop()  # nobody reads any more: whoever waits to write must not wait for ever
 
     def _pick(self) -> Callable[[], object] | None:
         """The next thing to do; waits for one when there is none.
@@ -255,13 +275,13 @@ class Worker(threading.Thread):
                 if wake <= now and not slot.plan.cls.fan_in:
                     return partial(slot.on_time, now)
             for slot in self._order():
-                link = min((ln for ln in slot.inputs if len(ln)), key=lambda ln: ln.head_ns, default=None)
+                if slot.has_room and slot.has_news_of_end:
+                    return slot.on_ends
+                link = slot.next_input()
                 if link is not None and slot.has_room:
                     return partial(slot.run, link)
                 if link is not None and not slot.plan.cls.fan_in:
                     break  # a lossless link is full: nothing upstream may overtake
-                if link is None and slot.has_room and slot.has_news_of_end:
-                    return slot.on_ends
             for wake, slot in wakes:
                 if wake <= now:  # a join's time-out comes after the frames that wait for it
                     return partial(slot.on_time, now)
