@@ -23,6 +23,7 @@ from posepipe.pipeline.skeleton import BLAZEPOSE33
 _ENGINES = {"blazepose.full": "blazepose.detector", "stub": "stub"}
 _FOLLOW_NS = 300_000_000  # a skeleton older than this says nothing about where the person is now
 _MISSES = 3
+_AROUND = 1.3
 
 
 class HeatmapTopdown(Node):
@@ -152,7 +153,8 @@ class HeatmapTopdown(Node):
             return False
         view = views[(self._count // self.settings.detect_every) % len(views)]
         hips_px = np.nanmean(project(self._rig, xyz_m[self._hips]).uv_px[view], axis=0)
-        found = self._detector.detect([frames.frames[frames.cameras[view]]])[0]
+        around = Rois(rois.centre_px[[view]], _AROUND * rois.side_px[[view]], np.zeros(1))  # a person nearer to the camera must not hide this one
+        found = self._detector.detect([frames.frames[frames.cameras[view]]], around)[0]
         near = any(np.linalg.norm(d.points_px[0] - hips_px) < 0.25 * rois.side_px[view] for d in found)
         self._misses = 0 if near else self._misses + 1
         return self._misses < _MISSES

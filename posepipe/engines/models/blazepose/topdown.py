@@ -78,13 +78,14 @@ class PersonDetector:
             out = self.engine({"image": self._pictures[:n]})
             decode_detections(out["scores"][0], out["boxes"][0])
 
-    def detect(self, frames: Sequence[Frame]) -> list[list[Detection]]:
-        """The people of every frame, best first, in pixels of the frame."""
+    def detect(self, frames: Sequence[Frame], rois: Rois | None = None) -> list[list[Detection]]:
+        """The people of every frame (or of one region of it), best first, in pixels of the frame."""
         if not frames:
             return []
-        size = np.array([(f.width, f.height) for f in frames], np.float64)
-        whole = Rois((size - 1) / 2, size.max(axis=1), np.zeros(len(frames)))
-        maps = image_from_crop(whole, size=SIZE_PX)
+        if rois is None:
+            size = np.array([(f.width, f.height) for f in frames], np.float64)
+            rois = Rois((size - 1) / 2, size.max(axis=1), np.zeros(len(frames)))
+        maps = image_from_crop(rois, size=SIZE_PX)
         if len(frames) > len(self._pictures):
             self._pictures = np.empty((len(frames), SIZE_PX, SIZE_PX, 3), np.uint8)
         pictures = self._pictures[: len(frames)]
