@@ -96,14 +96,16 @@ class RecordJsonl(Node):
         ] = False
 
     settings: Settings
+    recorded = 0
+    not_recorded = 0
+    _fd: int | None = None
+    _end = 0
 
     def open(self, ctx: Context) -> None:
         self._ctx = ctx
         self.path = Path(
             self.settings.file.replace("{time}", time.strftime("%Y-%m-%dT%H-%M-%S", time.localtime(ctx.now_ns() / 1e9)))
         ).expanduser()
-        self.recorded = self.not_recorded = 0
-        self._end = 0
         self._made = not self.path.exists()
         if not self._made and not self.settings.overwrite:
             raise RecordError(
@@ -113,7 +115,7 @@ class RecordJsonl(Node):
             )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd: int | None = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if self._made else 0), 0o644)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if self._made else 0), 0o644)
         except OSError as e:
             raise RecordError(
                 f"cannot be written: {e.strerror}", where=str(self.path), hint="choose a folder that you may write to"
@@ -163,14 +165,13 @@ class RecordJsonl(Node):
         )
 
     def close(self) -> None:
-        fd: int | None = getattr(self, "_fd", None)
-        if fd is not None:
-            os.close(fd)
+        if self._fd is not None:
+            os.close(self._fd)
             self._fd = None
-        elif getattr(self, "not_recorded", 0):
+            if self._made and self._end == 0:
+                self.path.unlink(missing_ok=True)  # a studio that never got a skeleton leaves no empty file to refuse the next start
+        elif self.not_recorded:
             self._ctx.warn(f"{self._ctx.name}: {self.not_recorded} instants were not recorded, {self.recorded} are in {self.path}")
-        if fd is not None and self._made and self._end == 0:
-            self.path.unlink(missing_ok=True)  # a studio that never got a skeleton leaves no empty file to refuse the next start
 
 
 _ADVICE = {28: "free space on that disk", 27: "raise the limit on file sizes (ulimit -f)", 122: "raise the disk quota"}
