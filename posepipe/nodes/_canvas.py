@@ -103,6 +103,15 @@ def _bones(layout: Skeleton) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArra
     return bones, np.where(ends[:, 0] == ends[:, 1], ends[:, 0], 0), side
 
 
+def _neck(uv_px: F32 | F64, conf: F32, layout: Skeleton) -> F32 | F64:
+    """From between the shoulders to between the ears [1,2,2], or nothing [0,2,2]: layouts leave the head floating, the eye does not."""
+    try:
+        ends = [[layout.joints.index(f"{side}_{part}") for side in ("left", "right")] for part in ("shoulder", "ear")]
+    except ValueError:
+        return uv_px[:0, None].repeat(2, axis=1)
+    return uv_px[ends].mean(axis=1)[None] if (conf[ends] >= _SURE).all() else uv_px[:0, None].repeat(2, axis=1)
+
+
 def segments(image: U8, ends: F32 | F64, colour: Colour, thickness: int) -> None:
     """Straight lines [N,2,2] (x, y in pixels, fractions count) in one call. NaN and far away ends leave their line out."""
     near = np.abs(ends).max(axis=(1, 2), initial=0.0) < 1e5  # False for NaN
@@ -133,6 +142,8 @@ def paint_skeleton(image: U8, uv_px: F32 | F64, conf: F32, layout: Skeleton, *, 
         cv2.addWeighted(veil, 0.45, image, 0.55, 0, dst=image)
     for side in order:
         ends = uv_px[bones[there & sure & (bone_side == side)]]
+        if side == 0:
+            ends = np.concatenate((ends, _neck(uv_px, conf, layout)))
         segments(image, ends, BACKGROUND, thickness + 2)
         segments(image, ends, SIDES[side], thickness)
     for side in order:

@@ -15,7 +15,8 @@ from posepipe.pipeline.skeleton import Skeleton
 from ._canvas import AMBER, BACKGROUND, BRIGHT, DIM, FAINT, GREEN, PANEL, SIDES, Colour, Rect, paint_skeleton, segments, text
 
 _SHOWN_M = 2.9
-"""Height of the picture at the people, in metres."""
+"""Least height of the picture at the people, in metres; it grows with the room that they take."""
+_FOLLOW = 0.08
 _FIELD = math.radians(30)
 _RAISED = math.radians(16)
 _SWAY, _SWAY_S = math.radians(14), 24.0
@@ -34,6 +35,7 @@ class Scene:
         self._rig = rig
         self._trails: dict[int, deque[F64]] = {}
         self._target = np.array([0.0, 0.0, 0.95])
+        self._shown_m = _SHOWN_M
         self._found = False
         self._frustums = _frustums(rig) if rig is not None else np.zeros((0, 8, 2, 3))
         self._centres = np.array([c.centre_m for c in rig.cameras]) if rig is not None else np.zeros((0, 3))
@@ -48,9 +50,13 @@ class Scene:
             if not self._trails[person]:
                 del self._trails[person]
         if self._trails:
-            middle = np.mean([trail[-1] for trail in self._trails.values()], axis=0)
+            places = np.array([trail[-1][:2] for trail in self._trails.values()])
+            middle = places.mean(axis=0)
             goal = np.array([middle[0], middle[1], 0.95])
-            self._target += (goal - self._target) * (0.08 if self._found else 1.0)
+            shown_m = max(_SHOWN_M, 2.2 + 1.6 * float(np.linalg.norm(places - middle, axis=1).max()))
+            share = _FOLLOW if self._found else 1.0
+            self._target += (goal - self._target) * share
+            self._shown_m += (shown_m - self._shown_m) * share
             self._found = True
 
     @staticmethod
@@ -63,7 +69,7 @@ class Scene:
     def paint(self, image: U8, poses: Poses, layout: Skeleton, *, t_s: float) -> None:
         """The perspective view, onto a backdrop. t_s: studio time, which turns the view."""
         height, width = image.shape[:2]
-        view = _Eye(self._target, self._azimuth(t_s), width, height)
+        view = _Eye(self._target, self._azimuth(t_s), width, height, shown_m=self._shown_m)
         self._floor(image, view)
         line = max(1, round(height / 260))
         for trail in self._trails.values():
@@ -173,8 +179,8 @@ class Scene:
 class _Eye:
     """A pinhole that looks at a point: pixels from metres."""
 
-    def __init__(self, target: F64, azimuth: float, width: int, height: int) -> None:
-        distance = _SHOWN_M / 2 / math.tan(_FIELD / 2)
+    def __init__(self, target: F64, azimuth: float, width: int, height: int, *, shown_m: float = _SHOWN_M) -> None:
+        distance = shown_m / 2 / math.tan(_FIELD / 2)
         away = np.array([math.cos(_RAISED) * math.cos(azimuth), math.cos(_RAISED) * math.sin(azimuth), math.sin(_RAISED)])
         self._position = target + distance * away
         right = np.array([-math.sin(azimuth), math.cos(azimuth), 0.0])

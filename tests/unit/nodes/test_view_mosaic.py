@@ -301,6 +301,17 @@ def test_trails_fade_when_a_person_has_gone() -> None:
     assert scene._trails == {}
 
 
+def test_the_view_steps_back_for_people_far_apart() -> None:
+    scene, body = Scene(RIG), standing(x_m=-2)
+    other = standing(x_m=2)
+    stacked = {k: np.concatenate((getattr(body, k), getattr(other, k))) for k in ("xyz_m", "conf", "sigma_m", "reproj_px", "views_used")}
+    scene.remember(Poses(CAMERAS, "coco17", body.sync, "algebraic", np.array([5, 6]), **stacked), COCO17)
+    view = _Eye(scene._target, -np.pi / 2, 400, 400, shown_m=scene._shown_m)
+    uv = view.uv(stacked["xyz_m"].astype(np.float64))
+    assert (uv > 0).all()
+    assert (uv < 400).all()
+
+
 def test_a_trail_needs_no_hips() -> None:
     body = standing()
     body.conf[0, [COCO17.index("left_hip"), COCO17.index("right_hip")]] = 0
