@@ -89,10 +89,10 @@ STUDIO = """
 studio: hall
 nodes:
   capture: {use: kit.capture, each: {CAMERAS}, frames: 12}
-  instants: {use: kit.instants, from: capture}
-  lift: {use: kit.lift, from: instants}
-  publish: {use: kit.publish, from: lift}
-  view: {use: kit.view, from: lift, process: own}
+  instants: {use: kit.instants, from: capture, queue: {full: block}}
+  lift: {use: kit.lift, from: instants, queue: {full: block}}
+  publish: {use: kit.publish, from: lift, queue: {full: block}}
+  view: {use: kit.view, from: lift, process: own, queue: {full: block}}
 """
 
 
@@ -105,9 +105,9 @@ def plan(folder: Path, *, cameras: int = 3, budgets: str = "", replace: tuple[st
     return load_plan(file, KIT)
 
 
-def ran(plan: Plan, *, trace: bool = False) -> Runner:
-    """The runner of a plan that was run to its end, offline."""
-    runner = Runner(plan, rig=None, resolve=Path, offline=True, trace=trace)
+def ran(plan: Plan, *, offline: bool = False) -> Runner:
+    """The runner of a plan that was run to its end; its links are lossless, so every run is the same."""
+    runner = Runner(plan, rig=None, resolve=Path, offline=offline)
     runner.open()
     runner.start()
     runner.finish(timeout_s=60)

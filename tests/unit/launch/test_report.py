@@ -58,6 +58,11 @@ def test_the_summary_is_data_and_balances(tmp_path: Path) -> None:
     assert report["machine"]["cores"] >= 1
 
 
+def test_offline_runs_are_not_judged_by_live_budgets(tmp_path: Path) -> None:
+    runner = ran(plan(tmp_path, budgets="lift_p95_ms: 0.000001"), offline=True)
+    assert summary(runner, machine=Machine())["budgets"] == []
+
+
 def test_what_the_engines_ran_on_is_stated_when_a_node_tells(tmp_path: Path) -> None:
     machine = Machine()
     runner = ran(plan(tmp_path))
