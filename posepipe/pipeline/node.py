@@ -180,6 +180,9 @@ def ports(cls: type[Node]) -> Ports:
             raise GraphError(f"node type {cls.use!r}: parameter {name!r} of step has no type", hint="the signature of step is its ports")
         port = _port(name, hints[name])
         (feedback if port.feedback else inputs).append(port)
+    if bool(inputs) == issubclass(cls, Source):
+        what = f"node type {cls.use!r} is a source with the input {inputs[0].name!r}" if inputs else f"node type {cls.use!r} has no input"
+        raise GraphError(what, hint="a node without inputs is a Source, and only that")
     return Ports(tuple(inputs), tuple(feedback), _output(hints.get("return", type(None))))
 
 

@@ -219,8 +219,9 @@ class Runner:
     def _source_failed(self, slot: Slot, error: Exception) -> None:
         """Live, a camera that breaks ends, and the studio goes on with the others while there are any."""
         slot.errors += 1
+        slot.failure = _stopped_by(error)
         slot.log.error("%s: %s: %s", slot.name, type(error).__name__, error, exc_info=not isinstance(error, PosepipeError))
-        if self.shared.offline or all(other.ended or other is slot for other, _ in self._sources):
+        if self.shared.offline or all(other.failure for other, _ in self._sources):
             self.shared.fail(error)
         else:
             self._warn(f"{slot.name} has stopped: {error}; the studio goes on with the other cameras")

@@ -1,0 +1,438 @@
+"""A plan runs: nothing is lost unseen, nothing hangs, and offline every run is the same run."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from memory_nodes import Harness, Instants, Sink, dropped, got
+
+from posepipe.pipeline.errors import EngineError, GraphError, RunError, SourceError
+from posepipe.pipeline.runner import Runner
+
+TWO = "capture: {use: mem.camera, each: {north: {}, south: {}}, frames: 12}\ninstants: {use: mem.instants, from: capture}\n"
+LINE = TWO + "work: {use: mem.work, from: instants}\nsink: {use: mem.sink, from: work}\n"
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that another thread is about to do."""
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.001)
+
+
+def refused(harness: Harness, nodes: str, **options: Any) -> RunError:
+    begin = time.monotonic()
+    with pytest.raises(RunError) as caught:
+        harness.run(nodes, **options)
+    assert time.monotonic() - begin < 8, "a fault must not wait for the time-out of a clean stop"
+    return caught.value
+
+
+# nothing is lost unseen -------------------------------------------------------------------------------------------------------
+
+
+def test_offline_every_frame_arrives_in_order(harness: Harness) -> None:
+    runner = harness.run(LINE, offline=True)
+    assert got(runner) == [(i, 10 * i) for i in range(12)]
+    ledger = runner.shared.ledger
+    assert (ledger.captured, ledger.published, ledger.dropped) == (24, 24, [])
+
+
+def test_offline_a_slow_branch_loses_nothing_either(harness: Harness) -> None:
+    begun = threading.Event()
+    harness.hooks["view"] = lambda _: begun.wait(0.01)
+    nodes = (
+        LINE.replace("frames: 12", "frames: 60") + "view: {use: mem.view, from: work, process: own, queue: {size: 1, full: drop_oldest}}"
+    )
+    runner = harness.run(nodes, offline=True)
+    assert got(runner) == got(runner, "view") == [(i, 10 * i) for i in range(60)]
+
+
+@pytest.mark.parametrize(("full", "kept"), [("drop_oldest", [0, 10, 11]), ("drop_newest", [0, 1, 2])])
+def test_live_a_full_queue_drops_by_its_policy(harness: Harness, full: str, kept: list[int]) -> None:
+    working = threading.Event()
+
+    def work(frames: Any) -> int:
+        working.set()  # the first instant is worked on until all others have come
+        until(lambda: runner.slots["work"].inputs[0].ended)
+        return int(frames.seq)
+
+    harness.hooks.update({"north": lambda seq: seq == 1 and working.wait(10), "work": work})
+    runner = harness.runner(
+        f"""north: {{use: mem.camera, frames: 12}}
+        instants: {{use: mem.instants, from: north, process: join, queue: {{size: 12}}}}
+        work: {{use: mem.work, from: instants, queue: {{size: 2, full: {full}}}}}
+        sink: {{use: mem.sink, from: work}}""",
+    )
+    runner.open()
+    runner.start()
+    runner.finish(timeout_s=20)
+    assert [seq for seq, _ in got(runner)] == kept
+    assert dropped(runner) == {("work", f"queue full ({full})"): 9}
+    assert runner.shared.ledger.skipped == runner.shared.ledger.dropped
+    assert runner.shared.ledger.balance == 0
+
+
+def test_live_a_lossless_queue_makes_the_camera_wait(harness: Harness) -> None:
+    runner = harness.run(
+        """north: {use: mem.camera, frames: 50}
+        instants: {use: mem.instants, from: north, queue: {size: 2, full: block}}
+        work: {use: mem.work, from: instants, process: own, queue: {size: 1, full: block}}
+        sink: {use: mem.sink, from: work, process: own, queue: {size: 1, full: block}}"""
+    )
+    assert got(runner) == [(i, 10 * i) for i in range(50)]
+
+
+def test_what_no_sink_takes_is_told(harness: Harness) -> None:
+    runner = harness.run(TWO, offline=True)
+    assert dropped(runner) == {("graph", "no sink publishes it"): 24}
+
+
+def test_a_view_is_no_publication(harness: Harness) -> None:
+    runner = harness.run(TWO + "work: {use: mem.work, from: instants}\nview: {use: mem.view, from: work}", offline=True)
+    assert runner.shared.ledger.published == 0
+    assert dropped(runner) == {("graph", "no sink publishes it"): 24}
+
+
+def test_frames_that_a_camera_lost_are_counted(harness: Harness) -> None:
+    nodes = LINE.replace("north: {}", "north: {lost: [0, 3, 4]}")
+    runner = harness.run(nodes, offline=True)
+    assert dropped(runner)["capture/north", "corrupt picture"] == 3
+    assert runner.shared.ledger.captured == 24
+    assert [seq for seq, _ in got(runner)] == list(range(12)), "south goes on alone"
+
+
+def test_a_node_that_gives_nothing_loses_the_packet(harness: Harness) -> None:
+    harness.hooks["work"] = lambda frames: None if frames.seq == 5 else frames.seq
+    runner = harness.run(LINE, offline=True)
+    assert [seq for seq, _ in got(runner)] == [i for i in range(12) if i != 5]
+    assert dropped(runner) == {("work", "no result"): 2}
+
+
+def test_a_camera_far_behind_is_asked_to_skip(harness: Harness) -> None:
+    asked: list[float] = []
+    harness.hooks["skip north"] = lambda until_s: asked.append(until_s) or (4 if len(asked) == 1 else 0)
+    runner = harness.run(
+        "north: {use: mem.camera, frames: 10, first_s: -20, period_s: 1.0}\ninstants: {use: mem.instants, from: north}\n"
+        "work: {use: mem.work, from: instants}\nsink: {use: mem.sink, from: work}"
+    )
+    assert all(-1 < until_s < 10 for until_s in asked), "studio time now, not the time of the late frame"
+    assert len(asked) == 6
+    assert dropped(runner)["north", "decoder behind"] == 4
+    assert runner.shared.ledger.captured == 10
+
+
+# feedback and joins -----------------------------------------------------------------------------------------------------------
+
+
+def test_offline_feedback_is_exactly_the_previous_instant(harness: Harness) -> None:
+    nodes = (
+        LINE.replace("from: instants}", "from: instants, feedback: plus}")
+        .replace("sink:", "plus: {use: mem.plus, from: work}\nsink:")
+        .replace("from: work}\nsink: {use: mem.sink, from: work}", "from: work}\nsink: {use: mem.sink, from: plus}")
+    )
+    runner = harness.run(nodes.replace("frames: 12", "frames: 80"), offline=True)
+    sink = runner.slots["sink"].node
+    assert isinstance(sink, Sink)
+    assert [number.seen for _, number in sink.got] == [None, *range(79)]
+
+
+DIAMOND = TWO + (
+    "work: {use: mem.work, from: instants}\nleft: {use: mem.plus, from: work}\n"
+    "right: {use: mem.plus, from: work, add: 100, process: own}\nsum: {use: mem.sum, from: {left: left, right: right}}\nsink: {use: mem.sink, from: sum}"
+)
+
+
+def test_two_branches_meet_by_seq(harness: Harness) -> None:
+    runner = harness.run(DIAMOND, offline=True)
+    assert got(runner) == [(i, 20 * i + 101) for i in range(12)]
+    assert runner.shared.ledger.published == 24
+
+
+def test_offline_a_branch_may_run_far_ahead_of_the_other(harness: Harness) -> None:
+    nodes = DIAMOND.replace("frames: 12", "frames: 150").replace("add: 100, process: own", "add: 100, process: own, queue: {size: 140}")
+    ahead = threading.Event()
+
+    def right(number: Any) -> None:
+        if number.value == 0:
+            ahead.wait(0.3)
+
+    harness.hooks["right"] = right
+    runner = harness.run(nodes, offline=True)
+    assert [seq for seq, _ in got(runner)] == list(range(150))
+
+
+def test_what_one_branch_lost_the_join_gives_up(harness: Harness) -> None:
+    def right(number: Any) -> None:
+        if number.value in (20, 30):
+            raise ValueError("no")
+
+    harness.hooks["right"] = right
+    runner = harness.run(DIAMOND, offline=True)
+    assert [seq for seq, _ in got(runner)] == [0, 1, *range(4, 12)]
+    assert sum(dropped(runner).values()) == 4
+    assert set(dropped(runner)) <= {("right", "error: ValueError"), ("sum", "its other input never came")}
+
+
+def test_frames_of_both_ways_are_published_when_they_differ(harness: Harness) -> None:
+    runner = harness.run(
+        """north: {use: mem.camera, frames: 5}
+        south: {use: mem.camera, frames: 5}
+        a: {use: mem.instants, from: north}
+        b: {use: mem.instants, from: south}
+        left: {use: mem.work, from: a}
+        right: {use: mem.work, from: b}
+        sum: {use: mem.sum, from: {left: left, right: right}}
+        sink: {use: mem.sink, from: sum}""",
+        offline=True,
+    )
+    assert got(runner) == [(i, 20 * i) for i in range(5)]
+    assert runner.shared.ledger.published == 10
+
+
+# faults -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_throws_on_one_packet_loses_that_packet(harness: Harness) -> None:
+    def work(frames: Any) -> int:
+        if frames.seq == 4:
+            raise ZeroDivisionError("just once")
+        return int(frames.seq)
+
+    harness.hooks["work"] = work
+    runner = harness.run(LINE, offline=True)
+    assert [seq for seq, _ in got(runner)] == [i for i in range(12) if i != 4]
+    assert dropped(runner) == {("work", "error: ZeroDivisionError"): 2}
+    assert runner.slots["work"].errors == 1
+
+
+def test_a_join_that_throws_on_one_frame_loses_that_frame(harness: Harness) -> None:
+    def instants(frame: Any) -> None:
+        if (frame.camera, frame.seq) == ("south", 4):
+            raise ZeroDivisionError("just once")
+
+    harness.hooks["instants"] = instants
+    runner = harness.run(LINE, offline=True)
+    assert dropped(runner)["instants", "error: ZeroDivisionError"] == 1
+
+
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize("node", ["instants", "work", "sink"])
+def test_a_node_that_always_throws_stops_the_studio_and_is_named(harness: Harness, node: str, offline: bool) -> None:
+    def broken(_: Any) -> None:
+        raise ZeroDivisionError("every time")
+
+    harness.hooks[node] = broken
+    nodes = LINE.replace("frames: 12", "frames: 100000").replace("each:", "queue: {size: 8}, each:")
+    error = refused(harness, nodes.replace("from: capture}", "from: capture, queue: {size: 64, full: block}}"), offline=offline)
+    assert str(error) == f"node {node}: 30 packets in a row failed: ZeroDivisionError: every time\n  -> the log above shows where"
+
+
+def test_the_hint_of_an_error_is_kept(harness: Harness) -> None:
+    def broken(_: Any) -> None:
+        raise EngineError("the network takes 3 channels", hint="pull it again")
+
+    harness.hooks["work"] = broken
+    error = refused(harness, LINE.replace("frames: 12", "frames: 500"), offline=True)
+    assert str(error) == "node work: 30 packets in a row failed: the network takes 3 channels\n  -> pull it again"
+
+
+def test_a_node_that_fails_on_all_of_a_short_run_is_a_fault_too(harness: Harness) -> None:
+    def broken(_: Any) -> None:
+        raise ZeroDivisionError("every time")
+
+    harness.hooks["work"] = broken
+    error = refused(harness, LINE, offline=True)
+    assert str(error).startswith("node work: 12 packets in a row failed: ZeroDivisionError: every time")
+
+
+def test_live_a_camera_that_breaks_ends_and_the_others_go_on(harness: Harness) -> None:
+    def north(seq: int) -> None:
+        if seq == 3:
+            raise OSError("cable out")
+
+    harness.hooks["capture/north"] = north
+    runner = harness.run(
+        LINE.replace("from: capture}", "from: capture, queue: {size: 64}}").replace(
+            "work, from: instants}", "work, from: instants, queue: {size: 64}}"
+        )
+    )
+    assert [seq for seq, _ in got(runner)] == list(range(12))
+    assert harness.warnings == ["capture/north has stopped: cable out; the studio goes on with the other cameras"]
+    assert runner.shared.ledger.captured == 15
+
+
+def test_offline_a_camera_that_breaks_is_a_fault(harness: Harness) -> None:
+    def north(seq: int) -> None:
+        if seq == 3:
+            raise SourceError("cable out", where="camera north", hint="plug it in")
+
+    harness.hooks["capture/north"] = north
+    error = refused(harness, LINE, offline=True)
+    assert str(error) == "camera north: cable out\n  -> plug it in"
+
+
+def test_live_when_the_last_camera_breaks_the_studio_stops(harness: Harness) -> None:
+    def camera(seq: int) -> None:
+        if seq == 3:
+            raise OSError("power cut")
+
+    harness.hooks.update({"capture/north": camera, "capture/south": camera})
+    error = refused(harness, LINE)
+    assert str(error) == "the studio stopped: OSError: power cut\n  -> the log above shows where"
+
+
+def test_a_node_that_hangs_is_named(harness: Harness) -> None:
+    go_on = threading.Event()
+    harness.hooks["work"] = lambda frames: go_on.wait(20)
+    runner = harness.runner(LINE)
+    runner.open()
+    runner.start()
+    until(lambda: len(runner.slots["work"].inputs[0]) > 0)
+    try:
+        with pytest.raises(RunError, match="did not stop within 0 s: posepipe:main\n  -> a node hangs in step"):
+            runner.finish(timeout_s=0.1)
+    finally:
+        go_on.set()
+
+
+# life -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_finishes_what_is_under_way(harness: Harness) -> None:
+    runner = harness.runner(
+        LINE.replace("frames: 12", "frames: 1000000, period_s: 0.0005")
+        .replace("from: capture}", "from: capture, queue: {size: 999, full: block}}")
+        .replace("work, from: instants}", "work, from: instants, queue: {size: 999, full: block}}")
+    )
+    runner.open()
+    runner.start()
+    until(lambda: runner.snapshot().instants > 5)
+    runner.stop()
+    runner.finish(timeout_s=20)
+    cameras = [runner.slots[f"capture/{c}"].latency.count for c in ("north", "south")]
+    ledger = runner.shared.ledger
+    assert ledger.captured == sum(cameras)
+    assert len(got(runner)) == max(cameras), "every frame that was captured has arrived"
+    assert (ledger.published, ledger.dropped, ledger.balance) == (sum(cameras), [], 0)
+    assert not runner.running
+    assert runner.snapshot().seconds > 0
+
+
+def test_nodes_open_sinks_first_and_close_once(harness: Harness) -> None:
+    harness.run(LINE, offline=True)
+    names = ["sink", "work", "instants", "capture/south", "capture/north"]
+    assert [line for line in harness.log if line.startswith("open")] == [f"open {n}" for n in names]
+    assert sorted(line for line in harness.log if line.startswith("close")) == sorted(f"close {n}" for n in names)
+    assert [line for line in harness.log if line.startswith("end")] == ["end capture/north", "end capture/south"] or [
+        line for line in harness.log if line.startswith("end")
+    ] == ["end capture/south", "end capture/north"]
+
+
+def test_a_node_that_cannot_open_is_named_and_what_was_open_is_closed(harness: Harness) -> None:
+    def absent(_: None) -> None:
+        raise EngineError("no such network", hint="pull it")
+
+    harness.hooks["open work"] = absent
+    with pytest.raises(EngineError) as caught:
+        harness.run(LINE, offline=True)
+    assert str(caught.value).endswith("hall.yaml:6 (node work): no such network\n  -> pull it")
+    assert harness.log == ["open sink", "open work", "close work", "close sink"]
+
+
+def test_seconds_end_the_cameras(harness: Harness) -> None:
+    runner = harness.run(LINE.replace("frames: 12", "frames: 1000000, period_s: 0.01"), seconds=0.2)
+    assert runner.slots["capture/north"].latency.count == 20
+
+
+def test_seconds_end_a_device_that_never_says_when(harness: Harness) -> None:
+    runner = harness.run(LINE.replace("frames: 12", "frames: 1000000, period_s: null"), seconds=0.1)
+    assert 0 < runner.slots["capture/north"].latency.count < 1_000_000
+
+
+def test_a_frame_is_captured_when_it_was_due(harness: Harness) -> None:
+    runner = harness.runner(LINE.replace("frames: 12", "frames: 4, period_s: 0.005"))
+    times: list[int] = []
+    harness.hooks["work"] = lambda frames: times.append(frames.t_capture_ns) or 1
+    runner.open()
+    runner.start()
+    runner.finish()
+    assert times == [runner.start_ns + i * 5_000_000 for i in range(4)]
+
+
+def test_what_is_measured(harness: Harness) -> None:
+    runner = harness.run(LINE, offline=True, trace=True)
+    now = runner.snapshot()
+    assert {n.name: n.count for n in now.nodes} == {"capture/north": 12, "capture/south": 12, "instants": 12, "work": 12, "sink": 12}
+    assert (now.instants, now.captured, now.published, now.in_flight, now.balance) == (12, 24, 24, 0, 0)
+    assert now.end_to_end_ms["max"] >= now.end_to_end_ms["p50"] > 0
+    assert runner.shared.trace is not None
+    events = [e for e in runner.shared.trace.chrome()["traceEvents"] if e["ph"] == "X"]
+    assert [e["name"] for e in events if e["args"]["seq"] == 7 and not e["name"].startswith("capture")] == ["instants", "work", "sink"]
+    for _, spans in itertools.groupby(events, key=lambda e: e["args"]["seq"]):
+        ends = [e["ts"] + e["dur"] for e in spans]
+        assert ends == sorted(ends), "a packet passes its nodes one after the other"
+
+
+# offline every run is the same run --------------------------------------------------------------------------------------------
+
+
+def test_two_offline_runs_give_the_same(harness: Harness) -> None:
+    """Also when the threads get on differently: the cameras are slowed down by turns."""
+    nodes = (
+        LINE.replace("from: instants}", "from: instants, feedback: work}")
+        .replace("north: {}", "north: {lost: [2, 9]}")
+        .replace("frames: 12", "frames: 40")
+    )
+    seen: list[Any] = []
+    orders: list[list[tuple[str, int]]] = []
+    for slow in ("capture/north", "capture/south"):
+        order: list[tuple[str, int]] = []
+        harness.hooks.clear()
+        harness.hooks.update(
+            {slow: lambda seq: time.sleep(0.002 * (seq % 3)), "instants": lambda f, order=order: order.append((f.camera, f.seq))}
+        )
+        runner = harness.run(nodes, offline=True)
+        sink = runner.slots["sink"].node
+        assert isinstance(sink, Sink)
+        seen.append(sink.got)
+        orders.append(order)
+    assert seen[0] == seen[1]
+
+
+def test_offline_no_camera_gets_ahead_in_memory(harness: Harness) -> None:
+    runner = harness.runner(LINE.replace("frames: 12", "frames: 100, period_s: 0.01"), offline=True)
+    south = runner.slots["capture/south"]
+
+    def slow(seq: int) -> None:
+        if seq == 0:
+            until(lambda: len(south.outputs[0]) == south.outputs[0].queue.size)
+
+    harness.hooks["capture/north"] = slow
+    runner.open()
+    runner.start()
+    runner.finish(timeout_s=20)
+    instants = runner.slots["instants"].node
+    assert isinstance(instants, Instants)
+    assert instants.most_waiting <= 2
+    assert len(got(runner)) == 100
+
+
+def test_a_plan_can_be_built_and_never_started(harness: Harness) -> None:
+    runner = harness.runner(LINE)
+    runner.open()
+    runner.close()
+    assert runner.seconds == 0
+    assert not runner.running
+    assert isinstance(runner, Runner)
+
+
+def test_a_graph_error_of_a_node_names_its_line(harness: Harness) -> None:
+    with pytest.raises(GraphError, match=r"hall\.yaml:4: node 'capture' \(mem\.camera\) has no setting 'frame'"):
+        harness.plan("capture: {use: mem.camera, frame: 3}")
