@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
+import numpy as np
 from av.video.stream import VideoStream
 
 from posepipe.pipeline.packet import U8
@@ -83,7 +85,7 @@ class Film:
         """Append a picture [h,w,3] BGR, of the size of the first one. OSError when the disk does not take it."""
         if self._stream is None:
             self._stream, self._first_ns = self._begin(picture), t_ns
-        frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+        frame = av.VideoFrame.from_ndarray(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420), np.uint8), format="yuv420p")
         self._last_tick = frame.pts = max(round((t_ns - self._first_ns) * _TICKS / 1e9), self._last_tick + 1)
         frame.time_base = Fraction(1, _TICKS)
         self._container.mux(self._stream.encode(frame))
@@ -99,7 +101,7 @@ class Film:
         stream.codec_context.gop_size = max(1, round(_FRAGMENT_S * self._fps))
         stream.codec_context.thread_count = 1  # the cores belong to the studio
         if codec == "libx264":
-            stream.options = {"preset": "veryfast", "crf": "21", "tune": "zerolatency"}
+            stream.options = {"preset": "superfast", "crf": "21", "tune": "zerolatency"}
         else:
             stream.bit_rate = picture.size * 2
         return stream

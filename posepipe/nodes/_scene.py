@@ -17,6 +17,8 @@ from ._canvas import AMBER, BACKGROUND, BRIGHT, DIM, FAINT, GREEN, PANEL, SIDES,
 _SHOWN_M = 2.9
 """Least height of the picture at the people, in metres; it grows with the room that they take."""
 _FOLLOW = 0.08
+_MIDDLE = 0.58
+"""Where in the width the people stand: clear of the map in the lower left corner."""
 _FIELD = math.radians(30)
 _RAISED = math.radians(16)
 _SWAY, _SWAY_S = math.radians(14), 24.0
@@ -186,7 +188,7 @@ class _Eye:
         right = np.array([-math.sin(azimuth), math.cos(azimuth), 0.0])
         self._axes = np.stack((right, -np.cross(away, right), -away))
         self.focal_px = height / 2 / math.tan(_FIELD / 2)
-        self._middle = np.array([width / 2, height * 0.5])
+        self._middle = np.array([width * _MIDDLE, height / 2])
 
     def project(self, xyz_m: F64) -> tuple[F64, F64]:
         """Pixels [...,2] and depth [...] of world points; NaN pixels for what is behind the eye."""

@@ -282,7 +282,7 @@ def test_left_and_right_in_space_follow_the_view() -> None:
     uv, depth = eye.project(body)
     assert uv[COCO17.index("right_wrist"), 0] < uv[COCO17.index("nose"), 0] < uv[COCO17.index("left_wrist"), 0]
     assert uv[COCO17.index("nose"), 1] < uv[COCO17.index("left_ankle"), 1]
-    np.testing.assert_allclose(eye.uv(np.array([0, 0, 1.0])), (200, 200), atol=1e-6)
+    np.testing.assert_allclose(eye.uv(np.array([0, 0, 1.0])), (0.58 * 400, 200), atol=1e-6)
     assert (depth > 0).all()
 
 
