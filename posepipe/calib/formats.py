@@ -47,11 +47,15 @@ def save_rig(rig: Rig, path: str | Path) -> None:
     """Write a `.rig.toml`; the file appears whole or not at all. RecordError when it cannot be written."""
     path = Path(path)
     if not path.name.endswith(".rig.toml"):
-        raise RecordError(f"a rig is saved as .rig.toml, not {path.name!r}", where=str(path), hint=f"write {path.name.split('.')[0]}.rig.toml")
+        raise RecordError(
+            f"a rig is saved as .rig.toml, not {path.name!r}", where=str(path), hint=f"write {path.name.split('.')[0]}.rig.toml"
+        )
     part = path.with_name(path.name + f".{os.getpid()}.part")
     try:
         part.write_text(toml.render(rig), encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise RecordError(f"the rig cannot be written ({error.strerror})", where=str(path), hint="check the folder, its permissions and the disk") from None
+        raise RecordError(
+            f"the rig cannot be written ({error.strerror})", where=str(path), hint="check the folder, its permissions and the disk"
+        ) from None

@@ -67,7 +67,9 @@ def parse_folder(folder: Path) -> tuple[tuple[Camera, ...], bool]:
         if any(n in stems for n in names):
             missing = [n for n in names if n not in stems]
             if missing:
-                raise RigError(f"{missing[0]}.yml is missing", where=str(folder), hint=f"the folder needs {names[0]}.yml and {names[1]}.yml")
+                raise RigError(
+                    f"{missing[0]}.yml is missing", where=str(folder), hint=f"the folder needs {names[0]}.yml and {names[1]}.yml"
+                )
             values: dict[str, Any] = {}
             for n in names:
                 values |= _load(read_text(stems[n]), str(stems[n]))
@@ -127,7 +129,9 @@ def _load(text: str, where: str) -> dict[str, Any]:
     try:
         values = yaml.load(body, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise RigError(f"not OpenCV YAML: {' '.join(str(error).split())}", where=where, hint="write the file with cv2.FileStorage, or export it again") from None
+        raise RigError(
+            f"not OpenCV YAML: {' '.join(str(error).split())}", where=where, hint="write the file with cv2.FileStorage, or export it again"
+        ) from None
     if not isinstance(values, dict):
         raise RigError("not OpenCV YAML: the file is not a map of keys", where=where, hint="write the file with cv2.FileStorage")
     return {str(k): v for k, v in values.items()}

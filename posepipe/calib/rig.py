@@ -64,13 +64,16 @@ class Camera:
         if not self.name:
             raise RigError("a camera without a name", hint="give every camera of the calibration a name")
         if self.width_px < 1 or self.height_px < 1:
-            raise self._wrong(f"image size {self.width_px}x{self.height_px}", "state the width and height of the calibration pictures in pixels")
+            raise self._wrong(
+                f"image size {self.width_px}x{self.height_px}", "state the width and height of the calibration pictures in pixels"
+            )
         matrix = self._array("matrix", self.matrix, (3, 3))
         coefficients = np.asarray(self.distortion, np.float64).ravel()
         if coefficients.size > 5:
             if np.any(coefficients[5:] != 0):
                 raise self._wrong(
-                    f"{coefficients.size} distortion coefficients", "calibrate with the five-coefficient model (k1 k2 p1 p2 k3), not the rational one"
+                    f"{coefficients.size} distortion coefficients",
+                    "calibrate with the five-coefficient model (k1 k2 p1 p2 k3), not the rational one",
                 )
             coefficients = coefficients[:5]
         distortion = self._array("distortion", np.pad(coefficients, (0, 5 - coefficients.size)), (5,))
@@ -79,7 +82,8 @@ class Camera:
             raise self._wrong(f"focal length {matrix[0, 0]:g}, {matrix[1, 1]:g}", "focal lengths are positive numbers of pixels")
         if abs(matrix[0, 1]) > 1e-6 * matrix[0, 0] or np.any(matrix[1:, 0] != 0) or matrix[2, 1] != 0 or abs(matrix[2, 2] - 1) > 1e-9:
             raise self._wrong(
-                f"camera matrix {matrix.tolist()}", "the matrix must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]; is it transposed, or does it have skew?"
+                f"camera matrix {matrix.tolist()}",
+                "the matrix must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]; is it transposed, or does it have skew?",
             )
         rotation = pose[:, :3]
         error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
@@ -212,7 +216,7 @@ class Rig:
                     f"camera {camera.name!r} was calibrated at {camera.width_px}x{camera.height_px}, its video is {width}x{height}",
                     where=where,
                     hint=(
-                        f"add this line to the studio file: image: {{{camera.name}: {{scale: [{scale[0]:.4f}, {scale[1]:.4f}], "
+                        f"write under rig: in the studio file: image: {{{camera.name}: {{scale: [{scale[0]:.4f}, {scale[1]:.4f}], "
                         f"offset_px: [{offset[0]:g}, {offset[1]:g}]}}}} and verify it: it assumes that the video is the whole picture rescaled, "
                         "while a crop needs other offsets. If neither is true, calibrate again at the video's size"
                     ),

@@ -8,6 +8,7 @@ that a view has the wrong way round (crossed legs, the arms of a turning person)
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,11 @@ from posepipe.pipeline.skeleton import Skeleton
 from .rig import Rig
 from .triangulate import Triangulated, triangulate
 
-_SUSPECT = 0.4
+_SUSPECT = 0.25
 """A view is looked at when this share of its joints that lie apart from their other side by more than the inlier threshold is outvoted."""
 _FEWEST = 4
 _MOST = 4
+_HANDED = 0.3
 _BETTER = 1.05
 """Exchanging must improve the agreement by this factor; below it the views stay as they are."""
 
@@ -35,20 +37,53 @@ def mirror_of(skeleton: Skeleton) -> I64:
     return np.array([skeleton.index(name) for name in names], np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Facing:
+    """Joints that tell front from back and left from right: front - back [4] points forward; left, right [2] are shoulder and hip."""
+
+    front: I64
+    back: I64
+    left: I64
+    right: I64
+
+    def handed(self, xyz_m: F64) -> float:
+        """Of a skeleton [J,3]: near 1 when left is left of forward, near -1 when sides are exchanged, 0 when nothing tells.
+
+        Up is from the hips to the shoulders, so that it holds in any posture.
+        """
+        left, right = xyz_m[self.left], xyz_m[self.right]
+        shoulders, hips = (left + right) / 2
+        up, to_left = shoulders - hips, (left - right).sum(axis=0)
+        ahead = xyz_m[self.front] - xyz_m[self.back]
+        forward = ahead[np.isfinite(ahead).all(axis=1)].sum(axis=0)
+        size = np.linalg.norm(up) * np.linalg.norm(forward) * np.linalg.norm(to_left)
+        return float(np.cross(up, forward) @ to_left / size) if size > 0 else 0.0
+
+
+def facing_of(skeleton: Skeleton) -> Facing:
+    """From joint names: the nose is before the ears, toes before heels; shoulders and hips tell left from right."""
+    ahead = [("nose", "left_ear"), ("nose", "right_ear"), ("left_foot_index", "left_heel"), ("right_foot_index", "right_heel")]
+    ahead = [(a, b) for a, b in ahead if a in skeleton.joints and b in skeleton.joints]
+    front, back = ([skeleton.index(pair[k]) for pair in ahead] for k in (0, 1))
+    left, right = ([skeleton.index(f"{side}_{part}") for part in ("shoulder", "hip")] for side in ("left", "right"))
+    return Facing(*(np.array(joints, np.int64) for joints in (front, back, left, right)))
+
+
 def triangulate_sides(
     rig: Rig,
     rays: F64,
     conf: F64 | F32,
     *,
     mirror: I64,
+    facing: Facing | None = None,
     inlier_px: float | F64,
     sigma_px: float | F64,
     min_views: int = 2,
 ) -> tuple[Triangulated, Bools]:
     """`triangulate`, and the joints [P,C,J] whose left and right were exchanged in a view for it.
 
-    mirror [J]: as of `mirror_of`. When exchanging some views agrees as well as exchanging the others, the fewer are exchanged, or
-    else the less confident. `used` and `residual_px` belong to the joints as they were used.
+    mirror [J]: as of `mirror_of`. facing: as of `facing_of`. When exchanging some
+    views agrees as well as exchanging the others, the person's left decides, being left of forward; else the fewer are exchanged. `used` and `residual_px` belong to the joints as they were used.
     """
     conf = np.asarray(conf, np.float64)
     people, cameras, joints = conf.shape
@@ -69,9 +104,12 @@ def triangulate_sides(
         tried = triangulate(rig, one_rays, one_conf, min_views=min_views, **several)
         best = _best(tried, one_conf, several["inlier_px"], variants)
         if best:
-            exchanged[p, variants[best]] = mirror != np.arange(joints)
-            for name in Triangulated.__slots__:
-                getattr(points, name)[p] = getattr(tried, name)[best]
+            # Exchanging all the other views instead agrees just as well: the same skeleton with its sides exchanged.
+            others = facing is not None and facing.handed(tried.xyz_m[best]) <= -_HANDED
+            exchanged[p, (variants[best] ^ others) & (conf[p] > 0).any(axis=1)] = mirror != np.arange(joints)
+            at = mirror if others else np.arange(joints)
+            points.xyz_m[p], points.conf[p], points.sigma_m[p] = tried.xyz_m[best, at], tried.conf[best, at], tried.sigma_m[best, at]
+            points.residual_px[p], points.used[p] = tried.residual_px[best][:, at], tried.used[best][:, at]
     order = np.where(exchanged, mirror, np.arange(joints))
     single = _swapped_pairs(rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), points, mirror, limits)
     if single.any():

@@ -22,14 +22,20 @@ def read_text(path: Path) -> str:
     """The whole file; RigError when it is missing, empty, too large or not text."""
     try:
         if path.stat().st_size > _LARGEST_BYTES:
-            raise RigError(f"{path.stat().st_size >> 20} MB is no calibration", where=str(path), hint="rig: names a calibration file, not a recording")
+            raise RigError(
+                f"{path.stat().st_size >> 20} MB is no calibration", where=str(path), hint="rig: names a calibration file, not a recording"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RigError("no such calibration file", where=str(path), hint=_nearby(path)) from None
     except OSError as error:
-        raise RigError(f"the calibration cannot be read ({error.strerror})", where=str(path), hint="check the path and the permissions") from None
+        raise RigError(
+            f"the calibration cannot be read ({error.strerror})", where=str(path), hint="check the path and the permissions"
+        ) from None
     except UnicodeDecodeError:
-        raise RigError("the calibration is not a text file", where=str(path), hint="name a .qca.txt, .yml, .toml or .rig.toml file") from None
+        raise RigError(
+            "the calibration is not a text file", where=str(path), hint="name a .qca.txt, .yml, .toml or .rig.toml file"
+        ) from None
     if not text.strip():
         raise RigError("the calibration file is empty", where=str(path), hint="export the calibration again")
     return text

@@ -41,7 +41,11 @@ def parse(text: str, where: str) -> tuple[tuple[Camera, ...], bool]:
     scale = Section(metadata, where=where, what="[metadata]").metres_per_unit()
     sections = {k: v for k, v in values.items() if k != "metadata" and isinstance(v, dict)}
     if not sections:
-        raise RigError("no camera in the file", where=where, hint="write one section per camera: [cam01] with size, matrix, distortions, rotation, translation")
+        raise RigError(
+            "no camera in the file",
+            where=where,
+            hint="write one section per camera: [cam01] with size, matrix, distortions, rotation, translation",
+        )
     cameras = []
     for key, fields in sections.items():
         section = Section(fields, where=where, what=f"[{key}]")

@@ -230,7 +230,13 @@ small = st.floats(-1, 1)
 
 
 @settings(max_examples=80, deadline=None)
-@given(names=names, lens=st.lists(small, min_size=5, max_size=5), focal=st.floats(1, 1e5), at=st.tuples(st.floats(1, 3), small, small), scale=st.floats(0.1, 10))
+@given(
+    names=names,
+    lens=st.lists(small, min_size=5, max_size=5),
+    focal=st.floats(1, 1e5),
+    at=st.tuples(st.floats(1, 3), small, small),
+    scale=st.floats(0.1, 10),
+)
 def test_our_own_format_gives_back_every_bit(tmp_path_factory, names, lens, focal, at, scale):
     path = tmp_path_factory.mktemp("rig") / "a.rig.toml"
     matrix = np.array([[focal, 0, 1 / 3], [0, focal / 3, 0.1], [0, 0, 1]])

@@ -12,9 +12,7 @@ from posepipe.calib import ImageTransform, Rig, project, undistort
 lenses = st.tuples(
     st.floats(-0.3, 0.3), st.floats(-0.1, 0.2), st.floats(-0.003, 0.003), st.floats(-0.003, 0.003), st.floats(-0.05, 0.05)
 ).map(np.array)
-images = st.builds(
-    ImageTransform, st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)), st.tuples(st.floats(-100, 100), st.floats(-100, 100))
-)
+images = st.builds(ImageTransform, st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)), st.tuples(st.floats(-100, 100), st.floats(-100, 100)))
 
 
 def test_projection_is_opencvs():

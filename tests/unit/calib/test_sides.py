@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import body, ring
 
-from posepipe.calib import mirror_of, project, triangulate, triangulate_sides, undistort
+from posepipe.calib import facing_of, mirror_of, project, triangulate, triangulate_sides, undistort
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
 
 MIRROR = mirror_of(BLAZEPOSE33)
+FACING = facing_of(BLAZEPOSE33)
 LIMITS = {"inlier_px": 60.0, "sigma_px": 8.0}
 
 
@@ -111,3 +112,46 @@ def test_nobody_and_nothing_seen():
     points, exchanged = triangulate_sides(rig, np.full((1, 4, 33, 2), np.nan), np.zeros((1, 4, 33)), mirror=MIRROR, **LIMITS)
     assert np.isnan(points.xyz_m).all()
     assert not exchanged.any()
+
+
+@pytest.mark.parametrize("skeleton", [BLAZEPOSE33, COCO17])
+@pytest.mark.parametrize("posture", ["standing", "lying", "upside down"])
+def test_a_body_tells_its_left_from_its_right(skeleton, posture):
+    turn = {
+        "standing": np.eye(3),
+        "lying": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
+        "upside down": np.diag([1.0, -1, -1]),
+    }[posture]
+    at = [BLAZEPOSE33.index(name) for name in skeleton.joints]
+    xyz = forward(body())[at] @ turn.T
+    facing, mirror = facing_of(skeleton), mirror_of(skeleton)
+    assert facing.handed(xyz) == pytest.approx(1, abs=0.1)
+    assert facing.handed(xyz[mirror]) == pytest.approx(-1, abs=0.1)
+    assert facing.handed(np.full((len(at), 3), np.nan)) == 0
+
+
+def forward(xyz):
+    """The body with a face and feet that point where its front is: left is at +x, so forward is -y."""
+    xyz = xyz.copy()
+    for j, name in enumerate(BLAZEPOSE33.joints):
+        if name == "nose" or "foot_index" in name:
+            xyz[j, 1] = -0.15
+        elif "ear" in name or "heel" in name:
+            xyz[j, 1] = 0.05
+    return xyz
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), turn=st.floats(0, 6.28), view=st.integers(0, 1))
+def test_with_two_views_the_body_decides_which_of_them_is_wrong(seed, turn, view):
+    rig = ring(4).select(["cam01", "cam02"])
+    xyz = forward(body(seed, turn_rad=0))
+    cos, sin = np.cos(turn), np.sin(turn)
+    xyz = xyz @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    uv, conf = exchange(*seen(rig, xyz, sigma_px=1, seed=seed), [view])
+    points, exchanged = triangulate_sides(rig, undistort(rig, uv), conf, mirror=MIRROR, facing=FACING, **LIMITS)
+    if exchanged.any():
+        assert FACING.handed(points.xyz_m[0]) > 0.5
+        assert exchanged[0].any(axis=1).tolist() == [view == 0, view == 1]
+        error = np.linalg.norm(points.xyz_m[0] - xyz, axis=1)
+        assert np.nanmedian(error) < 0.03

@@ -65,7 +65,9 @@ def test_any_two_or_more_views_will_do(seed, subset, nan):
 def test_one_view_gives_no_point(conf):
     rig = ring(4)
     xyz = truth(1)
-    points = triangulate(rig, undistort(rig, views(rig, xyz)), np.repeat(np.array(conf)[None, :, None], JOINTS, 2), inlier_px=30, sigma_px=5)
+    points = triangulate(
+        rig, undistort(rig, views(rig, xyz)), np.repeat(np.array(conf)[None, :, None], JOINTS, 2), inlier_px=30, sigma_px=5
+    )
     assert np.isnan(points.xyz_m).all()
     assert (points.conf == 0).all()
     assert np.isinf(points.sigma_m).all()
@@ -131,7 +133,10 @@ def test_confident_views_pull_harder():
     trusted, doubted = np.ones((2, 3, JOINTS)), np.ones((2, 3, JOINTS))
     doubted[:, 0] = 0.1
     kwargs = {"inlier_px": 200, "sigma_px": 5}
-    assert error_m(triangulate(rig, rays, doubted, **kwargs), xyz).mean() < 0.4 * error_m(triangulate(rig, rays, trusted, **kwargs), xyz).mean()
+    assert (
+        error_m(triangulate(rig, rays, doubted, **kwargs), xyz).mean()
+        < 0.4 * error_m(triangulate(rig, rays, trusted, **kwargs), xyz).mean()
+    )
 
 
 @pytest.mark.parametrize("cameras", [3, 4, 8])
