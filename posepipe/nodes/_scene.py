@@ -55,7 +55,7 @@ class Scene:
             places = np.array([trail[-1][:2] for trail in self._trails.values()])
             middle = places.mean(axis=0)
             goal = np.array([middle[0], middle[1], 0.95])
-            shown_m = max(_SHOWN_M, 2.2 + 1.6 * float(np.linalg.norm(places - middle, axis=1).max()))
+            shown_m = max(_SHOWN_M, 1.8 + 2.5 * float(np.linalg.norm(places - middle, axis=1).max()))
             share = _FOLLOW if self._found else 1.0
             self._target += (goal - self._target) * share
             self._shown_m += (shown_m - self._shown_m) * share
