@@ -15,7 +15,7 @@ from ._video import LiveVideo, RecordedVideo, StreamInfo, open_video
 
 
 class CaptureVideo(Source):
-    """One camera.
+    """One camera: a recording, a stream or a device.
 
     A recording acts as a live camera: a frame exists at its presentation time, is decoded after it, and carries it as its
     capture time. It plays once, or for as long as `--seconds` says. With `--offline` every frame is handed on in order,

@@ -25,7 +25,7 @@ class _Open:
 
 
 class SyncInstant(Node):
-    """Joins frames by capture time.
+    """Joins the frames of all cameras that were captured at the same time to one instant.
 
     A frame joins the open instant nearest in time (within `window_ms`). An instant leaves when it is complete, when every
     camera that it lacks has moved on or ended, or `wait_ms` after its first frame arrived; it is then marked with what it
