@@ -102,14 +102,13 @@ def project(rig: Rig, xyz_m: F64 | F32) -> Projection:
     """Where world points [N,3] (metres) appear in the videos of all cameras: distorted, in video pixels."""
     xyz = np.ascontiguousarray(xyz_m, np.float64)
     count = len(xyz)
-    limits = np.array([_limits(rig, c) for c in range(len(rig))])
     projection = Projection(np.empty((len(rig), count, 2)), np.empty((len(rig), count)), np.empty((len(rig), count), np.bool_))
     _project(
         rig.camera_from_world,
         rig.normal_from_video,
         rig.distortion,
         rig.fold_radius,
-        limits,
+        rig.picture,
         xyz,
         projection.uv_px,
         projection.depth_m,
@@ -128,10 +127,3 @@ def undistort(rig: Rig, uv_px: F64 | F32) -> F64:
     rays = np.empty(uv.shape, np.float64)
     _undistort(rig.normal_from_video, rig.distortion, rig.fold_radius, uv, rays)
     return rays
-
-
-def _limits(rig: Rig, camera: int) -> tuple[float, float, float, float]:
-    size, matrix = rig.cameras[camera], rig.cameras[camera].matrix
-    left, right = (np.array([-0.5, size.width_px - 0.5]) - matrix[0, 2]) / matrix[0, 0]
-    top, bottom = (np.array([-0.5, size.height_px - 0.5]) - matrix[1, 2]) / matrix[1, 1]
-    return left, right, top, bottom

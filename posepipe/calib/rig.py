@@ -125,7 +125,8 @@ class Rig:
     The stacked arrays feed the kernels; all are float64 and read-only:
     normal_from_video [C,4]: ax, bx, ay, by with x_distorted = ax u_video + bx, y_distorted = ay v_video + by (normalised image plane);
     focal_px [C,2]: pixels of the calibration image; distortion [C,5]; camera_from_world [C,3,4];
-    fold_radius [C]: undistorted radius on the normalised plane beyond which the lens polynomial turns back (inf where it never does).
+    fold_radius [C]: undistorted radius on the normalised plane beyond which the lens polynomial turns back (inf where it never does);
+    picture [C,4]: left, right, top, bottom of the calibration image on the normalised plane.
     """
 
     cameras: tuple[Camera, ...]
@@ -136,6 +137,7 @@ class Rig:
     distortion: F64 = field(init=False, repr=False)
     camera_from_world: F64 = field(init=False, repr=False)
     fold_radius: F64 = field(init=False, repr=False)
+    picture: F64 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -155,6 +157,7 @@ class Rig:
             "focal_px": np.array([(c.matrix[0, 0], c.matrix[1, 1]) for c in self.cameras]),
             "distortion": np.array([c.distortion for c in self.cameras]),
             "camera_from_world": np.array([c.camera_from_world for c in self.cameras]),
+            "picture": np.array([_picture(c) for c in self.cameras]),
             "fold_radius": np.array([_fold_radius(c.distortion) for c in self.cameras]),
         }
         for name, array in stacks.items():
@@ -244,6 +247,12 @@ def _normal_from_video(camera: Camera) -> tuple[float, float, float, float]:
     (scale_x, scale_y), (offset_x, offset_y) = image.scale, image.offset_px
     focal_x, focal_y = matrix[0, 0], matrix[1, 1]
     return scale_x / focal_x, (offset_x - matrix[0, 2]) / focal_x, scale_y / focal_y, (offset_y - matrix[1, 2]) / focal_y
+
+
+def _picture(camera: Camera) -> tuple[float, float, float, float]:
+    (focal_x, _, centre_x), (_, focal_y, centre_y), _ = camera.matrix.tolist()
+    left, right = (-0.5 - centre_x) / focal_x, (camera.width_px - 0.5 - centre_x) / focal_x
+    return left, right, (-0.5 - centre_y) / focal_y, (camera.height_px - 0.5 - centre_y) / focal_y
 
 
 def _fold_radius(distortion: F64) -> float:
