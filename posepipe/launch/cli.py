@@ -198,10 +198,11 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
+    from posepipe.engines.engine import EngineOptions
     from posepipe.nodes import Catalogue
     from posepipe.pipeline.schema import schema
 
-    print(json.dumps(schema(Catalogue()), indent=2))
+    print(json.dumps(schema(Catalogue(), engines=EngineOptions), indent=2))
     return 0
 
 

@@ -37,7 +37,7 @@ def summary(runner: Runner, *, machine: Machine) -> dict[str, Any]:
     """The run as plain data (JSON). Call it after `runner.finish()`; `machine` was made before the start.
 
     Durations in ms; `balance` is captured - published - dropped, 0 unless there is a bug; `cpu_percent` is the mean over the run,
-    100 is one core; `people` and `reproj_px` are those of the last instant (None when nobody was seen).
+    100 is one core; `people` and `reproj_px` are medians over the published instants (None when nobody was seen).
     """
     machine.stop()
     now = runner.snapshot()
@@ -56,8 +56,8 @@ def summary(runner: Runner, *, machine: Machine) -> dict[str, Any]:
         "balance": now.captured - now.published - sum(d.count for d in now.dropped),
         "end_to_end_ms": {p: now.end_to_end_ms[p] for p in ("p50", "p95", "p99")},
         "nodes": {n.name: {"count": n.count, **{f"{p}_ms": n.ms[p] for p in ("p50", "p95", "p99", "max")}} for n in now.nodes},
-        "people": now.people,
-        "reproj_px": round(now.reproj_px, 2) if math.isfinite(now.reproj_px) else None,
+        "people": now.median_people,
+        "reproj_px": round(now.median_reproj_px, 2) if math.isfinite(now.median_reproj_px) else None,
         "budgets": [asdict(v) for v in verdicts],
         "cpu_percent": machine.cpu_percent,
         "rss_mb": machine.rss_mb,
@@ -195,7 +195,7 @@ def print_summary(report: Mapping[str, Any], console: Console | None = None) -> 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     seconds = report["seconds"]
     rate = report["instants"] / seconds if seconds else 0.0
-    people = "nobody in view at the end" if not report["people"] else f"{report['people']} in view at the end"
+    people = "nobody in view" if not report["people"] else f"{report['people']:g} in view (median)"
     error = f", reprojection {report['reproj_px']:.1f} px" if report["reproj_px"] is not None else ""
     yield f"{report['studio']}: {report['instants']} instants in {seconds:.1f} s ({rate:.1f}/s), {people}{error}"
     lost = sum(d["count"] for d in report["dropped"])

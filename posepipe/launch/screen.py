@@ -29,6 +29,8 @@ from posepipe.pipeline.runner import NodeView, Runner, Snapshot
 _REFRESH_S = 0.5
 _LOG_EVERY_S = 5.0
 _RATE_OVER = 4
+_RECENT = 2048
+"""Latencies on the screen are those of this many packets (about a minute): an old hiccup does not stay."""
 """Refreshes that a shown rate looks back: long enough to be steady, short enough to show a camera that has just gone."""
 _NUMBERS = (("rate", 7), ("p50", 8), ("p95", 8), ("p99", 8), ("queue", 7), ("lost", 8))
 
@@ -308,14 +310,14 @@ class LiveScreen(_Screen):
         self._seen: deque[Snapshot] = deque(maxlen=_RATE_OVER)
 
     def lines(self) -> list[Line]:
-        now = self._runner.snapshot()
+        now = self._runner.snapshot(_RECENT)
         earlier = self._seen[0] if self._seen else None
         self._seen.append(now)
         size = self._console.size
         return dashboard(now, self._runner.plan, earlier=earlier, width=size.width, height=size.height - 1)
 
     def log_line(self) -> str:
-        return log_line(self._runner.snapshot())
+        return log_line(self._runner.snapshot(_RECENT))
 
 
 class OfflineProgress(_Screen):
@@ -327,7 +329,7 @@ class OfflineProgress(_Screen):
         self._bar = "━" if self._console.encoding.lower().startswith("utf") else "#"
 
     def lines(self) -> list[Line]:
-        return [progress(self._runner.snapshot(), total=self._total, width=self._console.size.width, bar=self._bar)]
+        return [progress(self._runner.snapshot(_RECENT), total=self._total, width=self._console.size.width, bar=self._bar)]
 
     def log_line(self) -> str:
-        return "".join(text for text, _ in progress(self._runner.snapshot(), total=self._total, width=100, bar="#")).strip()
+        return "".join(text for text, _ in progress(self._runner.snapshot(_RECENT), total=self._total, width=100, bar="#")).strip()

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from posepipe.calib.project import undistort
 from posepipe.calib.rig import Rig
-from posepipe.calib.sides import mirror_of, triangulate_sides
+from posepipe.calib.sides import facing_of, mirror_of, triangulate_sides
 from posepipe.calib.triangulate import Triangulated
 from posepipe.pipeline.errors import RigError
 from posepipe.pipeline.node import Context, Node, NodeSettings
@@ -32,7 +32,7 @@ class LiftAlgebraic(Node):
         inlier: Annotated[
             float, Meta(description="a view further from the point than this does not count, as a share of its crop's side", gt=0, lt=1)
         ] = 0.04
-        sigma: Annotated[float, Meta(description="noise of a certain key point, as a share of its crop's side", gt=0, lt=1)] = 0.01
+        sigma: Annotated[float, Meta(description="noise of a certain key point, as a share of its crop's side", gt=0, lt=1)] = 0.012
         min_joints: Annotated[int, Meta(description="fewest body joints that make a person", ge=1, le=12)] = 4
         same_person_m: Annotated[float, Meta(description="how near a lost person must come back to be the same", gt=0)] = 1.0
         same_person_s: Annotated[float, Meta(description="how soon a lost person must come back to be the same", gt=0)] = 2.0
@@ -44,7 +44,7 @@ class LiftAlgebraic(Node):
             raise RigError("the studio has no rig, so nothing can be triangulated", hint="add rig: FILE to the studio file (docs/rig.md)")
         self._rig = ctx.rig
         layout = skeleton(ctx.caps["views"].skeleton)
-        self._body, self._mirror = np.array(layout.body), mirror_of(layout)
+        self._body, self._mirror, self._facing = np.array(layout.body), mirror_of(layout), facing_of(layout)
         self._next_id = 0
         self._last_seen: dict[int, tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
         nothing = np.zeros((1, len(self._rig), len(layout.joints), 2), np.float32)

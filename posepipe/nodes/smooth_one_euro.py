@@ -35,8 +35,8 @@ class SmoothOneEuro(Node):
 
     class Settings(NodeSettings, frozen=True):
         min_cutoff: Annotated[float, Meta(description="cut-off at rest, Hz: lower is smoother and later", gt=0)] = 1.0
-        beta: Annotated[float, Meta(description="cut-off added per m/s of speed, Hz", ge=0)] = 7.0
-        speed_cutoff: Annotated[float, Meta(description="cut-off of the speed estimate, Hz", gt=0)] = 2.0
+        beta: Annotated[float, Meta(description="cut-off added per m/s of speed, Hz", ge=0)] = 8.0
+        speed_cutoff: Annotated[float, Meta(description="cut-off of the speed estimate, Hz", gt=0)] = 1.5
         limbs: Annotated[bool, Meta(description="steady badly seen joints by the lengths that the person's own limbs have had so far")] = (
             True
         )

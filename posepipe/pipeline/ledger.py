@@ -1,7 +1,8 @@
 """The ledger: every captured frame ends in exactly one account, published or dropped with (node, reason).
 
 A frame may be on several branches at once (publish, record, view). It is *published* when any branch reached a
-publishing sink, else *dropped* with the first reason given; it is settled when no branch holds it any more.
+publishing sink, else *dropped* with the first reason given (one given on the way to a publishing sink goes before one given
+on a side branch); it is settled when no branch holds it any more.
 `captured - published - dropped - in flight = 0` at every moment, and in flight is 0 after a stop.
 """
 
@@ -34,6 +35,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.side_nodes: frozenset[str] = frozenset()
+        """Nodes from which no way leads to a publishing sink."""
         self._open: dict[FrameId, _Account] = {}
         self.captured = 0
         self.published = 0
@@ -68,7 +71,8 @@ class Ledger:
             for frame in frames:
                 account = self._open[frame]
                 account.branches -= 1
-                account.why = account.why or (node, reason)
+                if account.why is None or (account.why[0] in self.side_nodes and node not in self.side_nodes):
+                    account.why = node, reason
                 lost = True
                 self._settle(frame)
             if lost:

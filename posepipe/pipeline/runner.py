@@ -44,7 +44,8 @@ class NodeView:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The studio at one moment. `dropped` are frames lost for good, `skipped` packets that single branches lost."""
+    """The studio at one moment. `dropped` are frames lost for good, `skipped` packets that single branches lost. `people` and
+    `reproj_px` are those of the last instant, the medians those of the run."""
 
     nodes: tuple[NodeView, ...]
     end_to_end_ms: Mapping[str, float]
@@ -56,6 +57,8 @@ class Snapshot:
     balance: int
     people: int
     reproj_px: float
+    median_people: float
+    median_reproj_px: float
     instants: int
     seconds: float
 
@@ -89,6 +92,7 @@ class Runner:
         self._began_ns = self._ended_ns = 0
         self.start_ns = 0
         self._build()
+        self.shared.ledger.side_nodes = self._side_nodes()
 
     # building ---------------------------------------------------------------------------------------------------------------
 
@@ -109,6 +113,17 @@ class Runner:
         under_way = sum(link.queue.size for slot in self.slots.values() for link in slot.inputs)
         for slot in self.slots.values():
             slot.join_keep += under_way
+
+    def _side_nodes(self) -> frozenset[str]:
+        """Nodes from which no way leads to a publishing sink (none, when nothing publishes)."""
+        upstream = {n.name: [u for names in n.inputs.values() for u in names] for n in self.plan.nodes}
+        on_the_way: set[str] = set()
+        walk = [n.name for n in self.plan.nodes if n.cls.publishes]
+        while walk:
+            name = walk.pop()
+            on_the_way.add(name)
+            walk += [u for u in upstream[name] if u not in on_the_way]
+        return frozenset(upstream) - on_the_way if on_the_way else frozenset()
 
     def _connect(self, writer: Slot, reader: Slot, port: str, queue: Queue, worker: Worker) -> None:
         if self.shared.offline:
@@ -276,18 +291,20 @@ class Runner:
                 return packet
         return None
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, newest: int = 1 << 16) -> Snapshot:
+        """The studio now; latencies over the `newest` packets of each node."""
+        median_people, median_reproj_px = self.shared.quality.medians()
         poses = self.newest_poses()
         reproj = poses.body.reproj_px if poses else np.zeros(0)
         ledger = self.shared.ledger
         return Snapshot(
             nodes=tuple(
                 NodeView(
-                    s.name, s.plan.use, s.latency.count, s.latency.rate_hz, s.latency.percentiles_ms(), sum(map(len, s.inputs)), s.errors
+                    s.name, s.plan.use, s.latency.count, s.latency.rate_hz, s.latency.percentiles_ms(newest), sum(map(len, s.inputs)), s.errors
                 )
                 for s in self.slots.values()
             ),
-            end_to_end_ms=self.shared.end_to_end.percentiles_ms(),
+            end_to_end_ms=self.shared.end_to_end.percentiles_ms(newest),
             captured=ledger.captured,
             published=ledger.published,
             dropped=tuple(ledger.dropped),
@@ -296,6 +313,8 @@ class Runner:
             balance=ledger.balance,
             people=len(poses.body.ids) if poses else 0,
             reproj_px=float(np.median(reproj)) if len(reproj) else float("nan"),
+            median_people=median_people,
+            median_reproj_px=median_reproj_px,
             instants=self.shared.end_to_end.count,
             seconds=self.seconds,
         )

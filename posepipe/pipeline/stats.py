@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .packet import Packet
+from .packet import Packet, Poses
 
 _KEEP = 1 << 16
 
@@ -34,14 +34,36 @@ class Durations:
         spent = self._last_ns - self._first_ns
         return (self.count - 1) / spent * 1e9 if spent > 0 else 0.0
 
-    def percentiles_ms(self) -> dict[str, float]:
-        """p50, p95, p99 and max in milliseconds; zeros before the first."""
-        n = min(self.count, _KEEP)
+    def percentiles_ms(self, newest: int = _KEEP) -> dict[str, float]:
+        """p50, p95, p99 and max in milliseconds of the newest ones; zeros before the first."""
+        n = min(self.count, _KEEP, newest)
         if n == 0:
             return {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
-        kept = self._ring[:n] / 1e6
+        end = self.count % _KEEP
+        kept = (self._ring[max(end - n, 0) : end] if end >= n or self.count < _KEEP else np.r_[self._ring[end - n :], self._ring[:end]]) / 1e6
         p50, p95, p99 = np.percentile(kept, [50, 95, 99])
         return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "p99": round(float(p99), 3), "max": round(float(kept.max()), 3)}
+
+
+class Quality:
+    """People and reprojection error of the last 65,536 published instants. Written by one thread."""
+
+    def __init__(self) -> None:
+        self._people = np.zeros(_KEEP, np.int32)
+        self._reproj_px = np.full(_KEEP, np.nan, np.float32)
+        self.count = 0
+
+    def add(self, poses: Poses) -> None:
+        at = self.count % _KEEP
+        self._people[at] = len(poses.ids)
+        self._reproj_px[at] = np.mean(poses.reproj_px) if len(poses.ids) else np.nan
+        self.count += 1
+
+    def medians(self) -> tuple[float, float]:
+        """People an instant, and reprojection error in px (NaN when nobody was seen)."""
+        n = min(self.count, _KEEP)
+        seen = self._reproj_px[:n][np.isfinite(self._reproj_px[:n])]
+        return float(np.median(self._people[:n])) if n else 0.0, float(np.median(seen)) if len(seen) else float("nan")
 
 
 class TraceLog:

@@ -19,8 +19,8 @@ from .graph import PlanNode
 from .ledger import Ledger
 from .links import Link
 from .node import Node
-from .packet import FrameId, Packet, Span
-from .stats import Durations, TraceLog
+from .packet import FrameId, Packet, Poses, Span
+from .stats import Durations, Quality, TraceLog
 
 _JOIN_KEEP = 64
 _GIVE_UP_AFTER = 30
@@ -43,6 +43,7 @@ class Shared:
         self.ledger = Ledger()
         self.offline = offline
         self.end_to_end = Durations()
+        self.quality = Quality()
         self.trace = trace
         self.stop = threading.Event()
         self.failure: BaseException | None = None
@@ -179,6 +180,8 @@ class Slot:
         if publishes:
             begin = packet.trace[0].t_in_ns if self.shared.offline else packet.t_capture_ns
             self.shared.end_to_end.add(span.t_out_ns - begin)
+            if isinstance(packet.body, Poses):
+                self.shared.quality.add(packet.body)
             if self.shared.trace is not None:
                 self.shared.trace.add(Packet(packet.seq, packet.t_capture_ns, self.name, None, (*packet.trace, span), packet.frames))
 
