@@ -31,7 +31,7 @@ class LiftAlgebraic(Node):
         min_conf: Annotated[float, Meta(description="key points below this confidence are not seen", ge=0, lt=1)] = 0.2
         inlier: Annotated[
             float, Meta(description="a view further from the point than this does not count, as a share of its crop's side", gt=0, lt=1)
-        ] = 0.04
+        ] = 0.05
         sigma: Annotated[float, Meta(description="noise of a certain key point, as a share of its crop's side", gt=0, lt=1)] = 0.012
         min_joints: Annotated[int, Meta(description="fewest body joints that make a person", ge=1, le=12)] = 4
         same_person_m: Annotated[float, Meta(description="how near a lost person must come back to be the same", gt=0)] = 1.0

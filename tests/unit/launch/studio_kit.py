@@ -128,6 +128,8 @@ def snapshot(plan: Plan, **other: object) -> Snapshot:
         "balance": 0,
         "people": 2,
         "reproj_px": 11.3,
+        "median_people": 1.0,
+        "median_reproj_px": 8.25,
         "instants": 240,
         "seconds": 10.0,
     }
