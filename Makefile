@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDIO ?= examples/studio.yaml
 
-.PHONY: setup run test check bench bench-triangulation bench-engines accuracy dist clean
+.PHONY: setup run test check bench bench-live bench-triangulation bench-engines accuracy dist clean
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -34,6 +34,9 @@ check: setup
 bench: setup
 	@$(BIN)/posepipe bench $(STUDIO) --seconds 60
 
+bench-live: setup
+	@$(BIN)/python tests/bench/bench_live.py --seconds 20 --rounds 3
+
 bench-triangulation: setup
 	@$(BIN)/python tests/bench/bench_triangulation.py
 
@@ -41,7 +44,7 @@ bench-engines: setup
 	@$(BIN)/python tests/bench/bench_engines.py
 
 accuracy: setup
-	@$(BIN)/python tests/bench/accuracy.py
+	@$(BIN)/python tests/bench/accuracy.py --studio $(STUDIO)
 
 # sdist -> wheel -> an empty virtual environment -> an example, away from the checkout
 dist: setup
