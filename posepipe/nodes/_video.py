@@ -175,9 +175,12 @@ class RecordedVideo(_Video):
             frames = self.info.frames and round(self.info.frames * self._period_s * fps)
             self.info = StreamInfo(self.info.width, self.info.height, fps, frames, self.info.codec)
         self._time_base = float(self._stream.time_base)
+        codec = self._stream.codec_context
+        # AVI has no presentation times: of reordered H.264 the packets' are guesses, and only the order of the pictures is right.
+        self._by_order = container.format.name == "avi" and codec.name in ("h264", "hevc") and codec.has_b_frames
         self._base_s = 0.0
         self._slot = 0
-        self._shown: av.VideoFrame | None = None
+        self._shown: tuple[float, av.VideoFrame | None] | None = None
         self._decodable = False
         self._rewind()
         if not self._times:
@@ -230,7 +233,8 @@ class RecordedVideo(_Video):
         more = bool(self._times) or self._again()
         if self._grid_s is not None:
             at_s = self._slot * self._grid_s
-            return at_s if more or at_s < self._end_s() - _TIE_S else None
+            last = not more or (self._waiting[-1] is None and not self.loop)
+            return at_s if not last or at_s < self._end_s() - _TIE_S else None
         return self._time_s(self._times[0]) if more else None
 
     def _again(self) -> bool:
@@ -258,28 +262,31 @@ class RecordedVideo(_Video):
         return self._read_next() if self._grid_s is None else self._read_nearest(self._slot * self._grid_s)
 
     def _read_nearest(self, wanted_s: float) -> Picture:
-        while (self._times or self._again()) and self._time_s(self._times[0]) <= wanted_s + 0.5 * self._period_s - _TIE_S:
+        while self._times or self._again():
+            next_s = self._time_s(self._times[0])
+            if self._shown is not None and self._shown[0] + next_s > 2 * wanted_s - _TIE_S:
+                break
             try:
-                self._shown = self._read_next().video_frame
+                self._shown = next_s, self._read_next().video_frame
             except FrameLost:
-                self._shown = None
+                self._shown = next_s, None
         self._slot += 1
-        if self._shown is None:
+        if self._shown is None or self._shown[1] is None:
             raise FrameLost("corrupt picture")
-        return Picture(self._shown)
+        return Picture(self._shown[1])
 
     def _read_next(self) -> Picture:
         due = heapq.heappop(self._times)
         self._last = due
         self._look_ahead()
-        while not self._flushed and not (self._ready and _pts(self._ready[-1]) >= due):
+        while not self._flushed and not (self._ready and (self._by_order or _pts(self._ready[-1]) >= due)):
             packet = self._waiting.popleft()
             self._flushed = packet is None
             self._ready.extend(f for f in self._decode(packet) if f.pts is not None)
             self._look_ahead()
-        while self._ready and _pts(self._ready[0]) < due:
+        while self._ready and _pts(self._ready[0]) < due and not self._by_order:
             self._ready.popleft()
-        frame = self._ready.popleft() if self._ready and _pts(self._ready[0]) == due else None
+        frame = self._ready.popleft() if self._ready and (self._by_order or _pts(self._ready[0]) == due) else None
         if frame is None or frame.is_corrupt:
             self._lost += 1
             raise FrameLost("corrupt picture")

@@ -1,0 +1,1 @@
+"""Makes `clips` importable for every room's tests."""
