@@ -14,7 +14,9 @@ from .rig import Rig
 from .triangulate import triangulate
 
 
-def match_views(rig: Rig, points_px: Sequence[F64], size_px: Sequence[F64], *, max_people: int, tolerance: float = 0.12) -> list[dict[int, int]]:
+def match_views(
+    rig: Rig, points_px: Sequence[F64], size_px: Sequence[F64], *, max_people: int, tolerance: float = 0.12
+) -> list[dict[int, int]]:
     """People as maps view -> detection, the one seen by most views first (ties: the smaller error).
 
     points_px: per view [N_view,K,2] key points in video pixels that every detection has (hips, shoulders); size_px: per view
@@ -54,7 +56,9 @@ def _support(
     chosen: dict[int, int] = {}
     errors: list[float] = []
     for view, candidates in enumerate(free):
-        error = {row: float(np.linalg.norm(points_px[view][row] - there_px[view], axis=-1).mean() / size_px[view][row]) for row in candidates}
+        error = {
+            row: float(np.linalg.norm(points_px[view][row] - there_px[view], axis=-1).mean() / size_px[view][row]) for row in candidates
+        }
         near = min(error, key=lambda row: error[row], default=None)
         if near is not None and error[near] <= tolerance:
             chosen[view] = near

@@ -153,7 +153,9 @@ class HeatmapTopdown(Node):
             return False
         view = views[(self._count // self.settings.detect_every) % len(views)]
         hips_px = np.nanmean(project(self._rig, xyz_m[self._hips]).uv_px[view], axis=0)
-        around = Rois(rois.centre_px[[view]], _AROUND * rois.side_px[[view]], np.zeros(1))  # a person nearer to the camera must not hide this one
+        around = Rois(
+            rois.centre_px[[view]], _AROUND * rois.side_px[[view]], np.zeros(1)
+        )  # a person nearer to the camera must not hide this one
         found = self._detector.detect([frames.frames[frames.cameras[view]]], around)[0]
         near = any(np.linalg.norm(d.points_px[0] - hips_px) < 0.25 * rois.side_px[view] for d in found)
         self._misses = 0 if near else self._misses + 1

@@ -40,8 +40,14 @@ class PublishZmq(Node):
     def check(cls, settings: Settings, inputs: object) -> None:
         scheme, _, rest = settings.bind.partition("://")
         port = rest.rpartition(":")[2]
-        if scheme not in ("tcp", "ipc", "inproc") or not rest or (scheme == "tcp" and not (port == "*" or (port.isdigit() and int(port) < 65536))):
-            raise GraphError(f"bind is {settings.bind!r}, which is no ZeroMQ address", hint="for example tcp://127.0.0.1:5570 (ports end at 65535)")
+        if (
+            scheme not in ("tcp", "ipc", "inproc")
+            or not rest
+            or (scheme == "tcp" and not (port == "*" or (port.isdigit() and int(port) < 65536)))
+        ):
+            raise GraphError(
+                f"bind is {settings.bind!r}, which is no ZeroMQ address", hint="for example tcp://127.0.0.1:5570 (ports end at 65535)"
+            )
 
     _socket: zmq.Socket[bytes] | None = None
 

@@ -300,7 +300,13 @@ class Runner:
         return Snapshot(
             nodes=tuple(
                 NodeView(
-                    s.name, s.plan.use, s.latency.count, s.latency.rate_hz, s.latency.percentiles_ms(newest), sum(map(len, s.inputs)), s.errors
+                    s.name,
+                    s.plan.use,
+                    s.latency.count,
+                    s.latency.rate_hz,
+                    s.latency.percentiles_ms(newest),
+                    sum(map(len, s.inputs)),
+                    s.errors,
                 )
                 for s in self.slots.values()
             ),

@@ -40,7 +40,9 @@ class Durations:
         if n == 0:
             return {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
         end = self.count % _KEEP
-        kept = (self._ring[max(end - n, 0) : end] if end >= n or self.count < _KEEP else np.r_[self._ring[end - n :], self._ring[:end]]) / 1e6
+        kept = (
+            self._ring[max(end - n, 0) : end] if end >= n or self.count < _KEEP else np.r_[self._ring[end - n :], self._ring[:end]]
+        ) / 1e6
         p50, p95, p99 = np.percentile(kept, [50, 95, 99])
         return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "p99": round(float(p99), 3), "max": round(float(kept.max()), 3)}
 

@@ -99,7 +99,9 @@ def ours(seconds: float, rate_hz: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "bench.json"
         command = [sys.executable, "-m", "posepipe", "bench", str(STUDIO), "--seconds", str(seconds), "--json", str(out)]
-        subprocess.run([*command, "--set", f"nodes.capture.speed={rate_hz / 60}"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, "--set", f"nodes.capture.speed={rate_hz / 60}"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         figures = json.loads(out.read_text())
     assert figures["balance"] == 0
     return {**figures["end_to_end_ms"], "share": figures["published"] / figures["captured"], "cores": figures["cpu_percent"] / 100}
