@@ -1,0 +1,184 @@
+"""Messages between processes: a packet without its pixels, which stay in their slots.
+
+    codec = Headers(Frame)                                          # one per link, for what its port carries
+    data = codec.encode(packet, slots={("north", 7): ref})          # a few hundred bytes
+    packet = codec.decode(data, where="link north -> instants")     # Packet[FrameRef]
+    packet, lost = resolve(packet, readers)                         # Packet[Frame], its planes views into the ring
+
+Eight bytes in every version (``PPL``, the version, CRC-32 of the rest and the version), then MessagePack: the name of the
+body's type and the packet, fields by name, arrays as [dtype, shape, little-endian bytes]. Any dataclass of numbers, strings,
+tuples, mappings and arrays can be a body; `Frame` and `FrameSet` become references. What arrives is checked for its version,
+its checksum, its type and the type of every field and array: a message that is not whole is one RunError and nothing else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args, get_origin
+
+import msgspec
+import numpy as np
+
+from .errors import RunError
+from .packet import Frame, FrameId, FrameSet, Packet, Sync
+from .ring import SlotRef
+from .ringends import RingReader
+
+LINK_VERSION = 1
+_MAGIC = b"PPL"
+_HEAD = len(_MAGIC) + 1 + 4
+_DTYPES = ("<f4", "<f8", "<i8", "<i4", "|u1", "|b1")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """A frame that stayed in its slot."""
+
+    camera: str
+    seq: int
+    t_capture_ns: int
+    slot: SlotRef
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSetRef:
+    """An instant whose frames stayed in their slots."""
+
+    seq: int
+    t_capture_ns: int
+    cameras: tuple[str, ...]
+    frames: tuple[FrameRef, ...]
+    sync: Sync
+
+
+class Headers:
+    """Encodes and decodes the packets of one link. body: the type that the link's port carries."""
+
+    def __init__(self, body: type) -> None:
+        self._body = body
+        on_the_wire = {Frame: FrameRef, FrameSet: FrameSetRef}.get(body, body)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_encode_array)
+        self._envelope = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
+        self._packet = msgspec.msgpack.Decoder(Packet[on_the_wire], dec_hook=_decode_array)  # type: ignore[valid-type]
+
+    def encode(self, packet: Packet[Any], *, slots: Mapping[FrameId, SlotRef] | None = None) -> bytes:
+        """slots: where the frames of a `Frame` or `FrameSet` lie."""
+        body = packet.body
+        if not isinstance(body, self._body):
+            raise RunError(f"a {type(body).__name__} on a link that carries {self._body.__name__}", where=f"node {packet.source}")
+        if isinstance(body, (Frame, FrameSet)):
+            packet = replace(packet, body=_refer(body, slots or {}))
+        rest = self._encoder.encode((self._body.__name__, packet))
+        return b"".join((_MAGIC, bytes((LINK_VERSION,)), _checksum(LINK_VERSION, rest), rest))
+
+    def decode(self, data: bytes | memoryview, *, where: str) -> Packet[Any]:
+        """The packet, with `FrameRef` and `FrameSetRef` where frames were. RunError when the message is not one for this link.
+
+        Arrays are read-only.
+        """
+        head, rest = bytes(data[:_HEAD]), data[_HEAD:]
+        if len(head) < _HEAD or head[:3] != _MAGIC:
+            raise RunError(
+                f"{len(data)} bytes that are no posepipe message", where=where, hint="something else talks to this address, or cut it short"
+            )
+        version = head[3]
+        if head[4:] != _checksum(version, rest):
+            raise RunError(f"a message of {len(data)} bytes that is damaged or cut short (its checksum is wrong)", where=where)
+        if version != LINK_VERSION:
+            raise RunError(
+                f"a peer speaks link version {version}, this is {LINK_VERSION}", where=where, hint="run the same posepipe on both sides"
+            )
+        try:
+            name, raw = self._envelope.decode(rest)
+            if name != self._body.__name__:
+                raise RunError(
+                    f"a peer sends {name}, this link carries {self._body.__name__}", where=where, hint="both ends need the same studio file"
+                )
+            packet: Packet[Any] = self._packet.decode(raw)
+        except (msgspec.MsgspecError, RecursionError) as e:
+            raise RunError(
+                f"a message that does not read as {self._body.__name__}: {e}", where=where, hint="run the same posepipe on both sides"
+            ) from None
+        return packet
+
+
+def resolve(packet: Packet[Any], readers: Mapping[str, RingReader]) -> tuple[Packet[Any] | None, tuple[FrameId, ...]]:
+    """Put views into the slots in place of the references, and say which frames had been overwritten by then.
+
+    readers: camera -> its ring. A set goes on without the cameras that were lost, which are then missing in it; no packet is
+    left when no frame is.
+    """
+    body = packet.body
+    if isinstance(body, FrameRef):
+        frame = _look(body, readers)
+        return (replace(packet, body=frame), ()) if frame else (None, packet.frames)
+    if not isinstance(body, FrameSetRef):
+        return packet, ()
+    found = {ref.camera: _look(ref, readers) for ref in body.frames}
+    frames = {camera: frame for camera, frame in found.items() if frame}
+    lost = tuple((ref.camera, ref.seq) for ref in body.frames if ref.camera not in frames)
+    if not frames:
+        return None, lost
+    sync = body.sync if not lost else _without(body.sync, {body.cameras.index(camera) for camera, _ in lost}, frames)
+    instant = FrameSet(body.seq, body.t_capture_ns, body.cameras, frames, sync)
+    return replace(packet, body=instant, frames=tuple(f for f in packet.frames if f not in lost)), lost
+
+
+def _look(ref: FrameRef, readers: Mapping[str, RingReader]) -> Frame | None:
+    reader = readers.get(ref.camera)
+    if reader is None:
+        raise RunError(f"a frame of camera {ref.camera}, whose ring this process was not given", hint="report this: it is a bug")
+    return reader.frame(ref.slot, camera=ref.camera)
+
+
+def _without(sync: Sync, lost: set[int], frames: Mapping[str, Frame]) -> Sync:
+    times = [frame.t_capture_ns for frame in frames.values()]
+    return Sync(max(times) - min(times), tuple(v for v in sync.views if v not in lost), tuple(sorted({*sync.missing, *lost})))
+
+
+def _refer(body: Frame | FrameSet, slots: Mapping[FrameId, SlotRef]) -> FrameRef | FrameSetRef:
+    if isinstance(body, FrameSet):
+        frames = tuple(_reference(frame, slots) for frame in body.frames.values())
+        return FrameSetRef(body.seq, body.t_capture_ns, body.cameras, frames, body.sync)
+    return _reference(body, slots)
+
+
+def _reference(frame: Frame, slots: Mapping[FrameId, SlotRef]) -> FrameRef:
+    slot = slots.get((frame.camera, frame.seq))
+    if slot is None:
+        raise RunError(f"frame {frame.seq} of camera {frame.camera} lies in no slot", hint="report this: it is a bug")
+    return FrameRef(frame.camera, frame.seq, frame.t_capture_ns, slot)
+
+
+def _checksum(version: int, rest: bytes | memoryview) -> bytes:
+    return zlib.crc32(rest, version).to_bytes(4, "little")
+
+
+def _encode_array(array: object) -> tuple[str, tuple[int, ...], memoryview]:
+    if not isinstance(array, np.ndarray):
+        raise _cannot_travel(f"a {type(array).__name__}")
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    if little.dtype.str not in _DTYPES:
+        raise _cannot_travel(f"an array of {array.dtype}")
+    return little.dtype.str, array.shape, little.reshape(-1).view(np.uint8).data
+
+
+def _cannot_travel(what: str) -> RunError:
+    return RunError(
+        f"{what} cannot travel between processes", hint="place both nodes in one process, or send numbers, strings and arrays of them"
+    )
+
+
+def _decode_array(kind: Any, message: Any) -> Any:
+    """An array of the dtype that its field is annotated with; what is raised here reaches `decode` as a ValidationError with the path."""
+    if get_origin(kind) is not np.ndarray:
+        raise TypeError(f"nothing is known of {kind}")
+    (wanted,) = get_args(get_args(kind)[1])
+    dtype, shape, data = message
+    if dtype not in _DTYPES or not issubclass(np.dtype(dtype).type, wanted):
+        raise ValueError(f"an array of {dtype}, expected {wanted.__name__}")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"an array of shape {shape}")
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -1,0 +1,187 @@
+"""The two ends of a frame ring: the writer, in the process that decodes, and the readers, in any other.
+
+Every slot has a generation, which makes it a sequence lock: odd while it is written, even and new when it is committed. A
+picture is whole if the generation is that of the reference before the first look and after the last. It is one aligned 8-byte
+word that only numpy stores (a single move; `struct.pack_into("<q")` would write it byte by byte); `memory_fence` keeps the order.
+
+An end belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+import numpy as np
+
+from .errors import RunError
+from .packet import U8, Frame, PixelFormat
+from .ring import FORMATS, FrameRing, SlotRef, plane_layouts, seat_number
+from .ringmemory import memory_fence
+
+# Words of a slot's header; from _PLANES on the offset (from the slot's start) and the row stride of each plane, in bytes.
+_GENERATION, _SEQ, _T_CAPTURE, _WIDTH, _HEIGHT, _FORMAT, _FULL_RANGE, _PLANES = range(8)
+_PIXEL = {2: (1,), 3: (2, 1)}
+
+
+class RingWriter:
+    """Writes pictures into slots.
+
+    A slot that a killed writer left half written was never referred to, and is used again. Readers have to be seated again
+    with a new writer; what they still hold of the old one may then be overwritten, and they notice.
+    """
+
+    def __init__(self, ring: FrameRing) -> None:
+        self._ring = ring
+        self._memory, self._headers = ring.pixels(writable=True)
+        self._fence = memory_fence()
+        self._open: int | None = None
+        self._next = 0
+        self._owed = [0] * ring.slots  # bits of the seats that were taken when the slot was committed
+        self._seated = 0
+        if ring.credits:
+            self._seats, self._released = ring.credit_words()
+            self._seats[:] = 0
+        generations = self._headers[:, _GENERATION]
+        generations += generations & 1
+
+    def seat(self, seat: int) -> None:
+        """From the next commit on, the reader of that number gets every picture and has to release it."""
+        if not self._ring.credits:
+            raise RunError("this frame ring has no credits", hint="create it with credits=True for links that must not lose frames")
+        bit = 1 << seat_number(seat)
+        self._owed = [owed & ~bit for owed in self._owed]  # a reader that sat here before owes nothing any more
+        self._seated |= bit
+        self._seats[seat] = 1
+
+    def put(self, frame: Frame) -> SlotRef | None:
+        """Copy a picture into a slot. None when no slot is free (credits)."""
+        planes = self.slot(frame.width, frame.height, frame.format)
+        if planes is None:
+            return None
+        for plane, source in zip(planes, frame.planes, strict=True):
+            np.copyto(plane, source)
+        return self.commit(seq=frame.seq, t_capture_ns=frame.t_capture_ns, full_range=frame.full_range)
+
+    def slot(self, width: int, height: int, format: PixelFormat = "i420") -> tuple[U8, ...] | None:
+        """Planes to decode into (shapes as in `Frame`, contents undefined), None when no slot is free (credits).
+
+        A slot that is not committed is what the next call hands out. RunError for a picture that is larger than the ring's.
+        """
+        if width > self._ring.width or height > self._ring.height:
+            raise RunError(
+                f"a picture of {width}x{height} for a frame ring of {self._ring.width}x{self._ring.height}",
+                hint="the camera changed its size: make a new ring and hand it on",
+            )
+        if self._open is None:
+            self._open = self._free()
+            if self._open is None:
+                return None
+            self._headers[self._open, _GENERATION] += 1
+            self._fence()
+        layouts = plane_layouts(width, height, format)
+        begin = self._ring.slot_at(self._open)
+        header = self._headers[self._open]
+        header[_WIDTH : _PLANES + 2 * len(layouts)] = (
+            *(width, height, FORMATS.index(format), 0),
+            *(number for plane in layouts for number in (plane.offset, plane.stride)),
+        )
+        return tuple(
+            np.ndarray(plane.shape, np.uint8, self._memory, begin + plane.offset, (plane.stride, *_PIXEL[len(plane.shape)]))
+            for plane in layouts
+        )
+
+    def commit(self, *, seq: int, t_capture_ns: int, full_range: bool = False) -> SlotRef:
+        """The slot holds its picture: readers may look."""
+        index = self._open
+        if index is None:
+            raise RunError("a commit without a slot", hint="take one with slot() first")
+        header = self._headers[index]
+        header[_SEQ], header[_T_CAPTURE], header[_FULL_RANGE] = seq, t_capture_ns, full_range
+        generation = int(header[_GENERATION]) + 1
+        self._owed[index] = self._seated
+        self._fence()
+        header[_GENERATION] = generation
+        self._open, self._next = None, (index + 1) % self._ring.slots
+        return SlotRef(self._ring.id, index, generation)
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until a slot is free; False when none came free in time."""
+        until = time.monotonic() + timeout_s
+        poll = select.poll()
+        if self._ring.credits:
+            poll.register(self._ring.fds[1], select.POLLIN)
+        while self._open is None and self._free() is None:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return False
+            if poll.poll(left_s * 1e3):
+                os.read(self._ring.fds[1], 4096)
+        return True
+
+    def _free(self) -> int | None:
+        """The slot committed longest ago that nobody has to release."""
+        if not self._ring.credits:
+            return self._next
+        slots = self._ring.slots
+        return next((i for i in (*range(self._next, slots), *range(self._next)) if self._is_free(i)), None)
+
+    def _is_free(self, index: int) -> bool:
+        owed, generation = self._owed[index], self._headers[index, _GENERATION]
+        for seat in range(owed.bit_length()):
+            if owed >> seat & 1 and self._seats[seat] and self._released[seat, index] < generation:
+                return False
+        self._owed[index] = 0
+        return True
+
+
+class RingReader:
+    """Looks at pictures in their slots. `lapped` counts those that were overwritten before or while they were used.
+
+    seat: its number with the writer of a ring with credits; without one it only looks on, and may be lapped there too.
+    """
+
+    def __init__(self, ring: FrameRing, *, seat: int | None = None) -> None:
+        self._ring = ring
+        self._memory, self._headers = ring.pixels(writable=False)
+        self._fence = memory_fence()
+        self.lapped = 0
+        self._released = ring.credit_words()[1][seat_number(seat)] if seat is not None else None
+
+    def frame(self, ref: SlotRef, *, camera: str) -> Frame | None:
+        """The picture as read-only views into its slot; None, counted, when it has been overwritten or is of an earlier ring."""
+        if ref.ring == self._ring.id and not 0 <= ref.index < self._ring.slots:
+            raise RunError(
+                f"slot {ref.index} of a frame ring of {self._ring.slots}", where=f"camera {camera}", hint="report this: it is a bug"
+            )
+        if not self.still_valid(ref):
+            self.lapped += 1
+            return None
+        self._fence()
+        _, seq, t_capture_ns, width, height, format_, full_range, *rest = self._headers[ref.index].tolist()
+        if not self.still_valid(ref):
+            self.lapped += 1
+            return None
+        format = FORMATS[format_]
+        begin = self._ring.slot_at(ref.index)
+        planes = tuple(
+            np.ndarray(plane.shape, np.uint8, self._memory, begin + offset, (stride, *_PIXEL[len(plane.shape)]))
+            for plane, offset, stride in zip(plane_layouts(width, height, format), rest[::2], rest[1::2], strict=False)
+        )
+        return Frame(camera, seq, t_capture_ns, format, width, height, planes, bool(full_range))
+
+    def still_valid(self, ref: SlotRef) -> bool:
+        """Whether everything that was read of that picture until now was it, and nothing newer."""
+        self._fence()
+        return ref.ring == self._ring.id and bool(self._headers[ref.index, _GENERATION] == ref.generation)
+
+    def release(self, ref: SlotRef) -> bool:
+        """Done with a picture (with credits: its slot may be used again). False, counted, when it was overwritten meanwhile."""
+        valid = self.still_valid(ref)
+        self.lapped += not valid
+        if valid and self._released is not None:
+            self._fence()
+            self._released[ref.index] = ref.generation
+            self._ring.ring_bell()
+        return valid
