@@ -66,7 +66,8 @@ class LiftAlgebraic(Node):
 
     def _poses(self, v: ViewPoses, points: Triangulated, rows: I64, t_ns: int) -> Poses:
         xyz_m = points.xyz_m[rows]
-        ids = np.array([self._identity(int(v.ids[row]), points.xyz_m[row], t_ns) for row in rows], np.int64)
+        there = set(v.ids[rows].tolist())
+        ids = np.array([self._identity(int(v.ids[row]), there, points.xyz_m[row], t_ns) for row in rows], np.int64)
         reproj_px = np.array([_median(points.residual_px[row][points.used[row]]) for row in rows], np.float32)
         arrays = (
             ids,
@@ -80,21 +81,21 @@ class LiftAlgebraic(Node):
             readonly(array)
         return Poses(v.cameras, v.skeleton, v.sync, "algebraic", *arrays)
 
-    def _identity(self, known: int, xyz_m: np.ndarray[tuple[int, int], np.dtype[np.float64]], t_ns: int) -> int:
+    def _identity(self, known: int, there: set[int], xyz_m: np.ndarray[tuple[int, int], np.dtype[np.float64]], t_ns: int) -> int:
         body_m = xyz_m[self._body]
         centre_m = body_m[np.isfinite(body_m[:, 0])].mean(axis=0)
         if known < 0:
-            known = self._lost_near(centre_m, t_ns)
+            known = self._lost_near(centre_m, there, t_ns)
         if known < 0:
             known, self._next_id = self._next_id, self._next_id + 1
         self._last_seen[known] = (t_ns, centre_m)
         return known
 
-    def _lost_near(self, centre_m: np.ndarray[tuple[int], np.dtype[np.float64]], t_ns: int) -> int:
-        """The identity of someone lost near here and not long ago, -1 for nobody."""
+    def _lost_near(self, centre_m: np.ndarray[tuple[int], np.dtype[np.float64]], there: set[int], t_ns: int) -> int:
+        """The identity of someone lost near here and not long ago (none of those who are `there`), -1 for nobody."""
         since_ns = t_ns - int(self.settings.same_person_s * 1e9)
         self._last_seen = {p: seen for p, seen in self._last_seen.items() if seen[0] >= since_ns}
-        near = {p: float(np.linalg.norm(at - centre_m)) for p, (t, at) in self._last_seen.items() if t < t_ns}
+        near = {p: float(np.linalg.norm(at - centre_m)) for p, (t, at) in self._last_seen.items() if t < t_ns and p not in there}
         best = min(near, key=lambda p: near[p], default=-1)
         return best if best >= 0 and near[best] <= self.settings.same_person_m else -1
 

@@ -89,7 +89,7 @@ class PublishZmq(Node):
                 hint = f"another studio or program has it: stop that, or choose another port, e.g. --set nodes.{self._ctx.name}.bind=tcp://127.0.0.1:5571"
                 raise PublishError(f"{address} is already in use", where=where, hint=hint) from None
             raise PublishError(
-                f"cannot bind {address!r}: {e.strerror}",
+                f"cannot bind {address!r}: {zmq.strerror(e.errno or 0)}",
                 where=where,
                 hint="for example tcp://127.0.0.1:5570, or tcp://*:5570 for other machines",
             ) from None
