@@ -27,6 +27,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return encode(tmp_path_factory.mktemp("clips") / "clip.mp4")
 
 
+OPEN: list[CaptureVideo] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
 class Camera:
     """An opened capture.video that is asked for frames as the runner asks."""
 
@@ -34,6 +44,7 @@ class Camera:
         self.studio = Studio()
         self.reasons: list[str] = []
         self.node = CaptureVideo(CaptureVideo.Settings(uri=str(file), **settings))
+        OPEN.append(self.node)
         self.node.open(self.studio.context(key="north", loop=loop, offline=offline))
 
     def frames(self, most: int = 500) -> Iterator[tuple[float, Frame | None]]:
@@ -435,6 +446,9 @@ def test_a_live_stream_cannot_be_run_offline(clip: Path, monkeypatch: pytest.Mon
 
     class Live(module.LiveVideo):
         def __init__(self) -> None:
+            pass
+
+        def close(self) -> None:
             pass
 
         info = open_video(str(clip), camera="a", resolve=Path, fps=None, options={}, timeout_s=1).info
