@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from quota import file_limit
 
 from posepipe.nodes.record_jsonl import RecordJsonl, encode, read_recording
 from posepipe.pipeline.errors import RecordError
@@ -172,21 +171,13 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, studio: Studio)
     assert "folder" in e.value.hint
 
 
-@pytest.fixture
-def file_limit() -> Iterator[Any]:
-    """Sets the largest file that this process may write: the one quota that needs no privileges."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_quota_closes_the_recording_at_a_whole_line_and_the_node_goes_on(tmp_path: Path, studio: Studio, file_limit: Any) -> None:
+def test_a_quota_closes_the_recording_at_a_whole_line_and_the_node_goes_on(tmp_path: Path, studio: Studio) -> None:
     file = tmp_path / "a.jsonl"
     node = studio.recorder(file)
-    file_limit(20_000)
-    for seq in range(30):
-        node.step(packet(seq))
-    node.close()
+    with file_limit(20_000):
+        for seq in range(30):
+            node.step(packet(seq))
+        node.close()
     recorded = [i.seq for i in read_recording(file)]
     assert 2 <= len(recorded) < 30
     assert recorded == list(range(len(recorded)))

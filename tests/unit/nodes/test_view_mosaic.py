@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quota import file_limit
 
 from posepipe.calib.project import project
 from posepipe.calib.rig import Camera, Rig
@@ -426,33 +425,26 @@ def test_a_killed_studio_leaves_a_film(tmp_path: Path) -> None:
     assert len(film_times(tmp_path / "a.mp4")) == 65
 
 
-@pytest.fixture
-def file_limit() -> Iterator[Any]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_quota_ends_the_film_at_a_whole_fragment_and_the_studio_goes_on(studio: Studio, file_limit: Any) -> None:
+def test_a_quota_ends_the_film_at_a_whole_fragment_and_the_studio_goes_on(studio: Studio) -> None:
     node = studio.node("a.mp4", fps=15)
     feed(node, 62)
     size = (studio.folder / "a.mp4").stat().st_size
-    file_limit(size + 1000)
-    feed(node, 400)
-    node.close()
+    with file_limit(size + 1000):
+        feed(node, 400)
+        node.close()
     (warning,) = studio.warnings
     assert "the view has stopped, the studio goes on" in warning
     assert str(studio.folder / "a.mp4") in warning
     assert len(film_times(studio.folder / "a.mp4")) == 30
 
 
-def test_a_quota_ends_the_snapshots_and_leaves_the_one_before(studio: Studio, file_limit: Any) -> None:
+def test_a_quota_ends_the_snapshots_and_leaves_the_one_before(studio: Studio) -> None:
     node = studio.node("a.png", every_s=0.01)
     feed(node, 1)
     before = (studio.folder / "a.png").read_bytes()
-    file_limit(1000)
-    feed(node, 5, first=1)
-    node.close()
+    with file_limit(1000):
+        feed(node, 5, first=1)
+        node.close()
     assert len(studio.warnings) == 1
     assert os.listdir(studio.folder) == ["a.png"]
     assert (studio.folder / "a.png").read_bytes() == before
