@@ -100,7 +100,7 @@ def _undistort(normal: F64, lens: F64, fold: F64, uv: F64 | F32, rays: F64) -> N
 
 def project(rig: Rig, xyz_m: F64 | F32) -> Projection:
     """Where world points [N,3] (metres) appear in the videos of all cameras: distorted, in video pixels."""
-    xyz = np.ascontiguousarray(xyz_m, np.float64)
+    xyz = np.array(xyz_m, np.float64, order="C")
     count = len(xyz)
     projection = Projection(np.empty((len(rig), count, 2)), np.empty((len(rig), count)), np.empty((len(rig), count), np.bool_))
     _project(
@@ -123,7 +123,7 @@ def undistort(rig: Rig, uv_px: F64 | F32) -> F64:
     Newton's method on the lens model, to 1e-12 on the plane z = 1. NaN stays NaN; a pixel that no direction inside the lens
     model's fold radius reaches becomes NaN.
     """
-    uv: F64 | F32 = np.ascontiguousarray(uv_px, np.float32) if uv_px.dtype == np.float32 else np.ascontiguousarray(uv_px, np.float64)
+    uv = np.array(uv_px, np.float64, order="C")  # one number type, writable: the kernel is compiled once
     rays = np.empty(uv.shape, np.float64)
     _undistort(rig.normal_from_video, rig.distortion, rig.fold_radius, uv, rays)
     return rays

@@ -299,7 +299,7 @@ def triangulate(
     """
     if min_views < 2:
         raise ValueError(f"min_views={min_views}: one view cannot give a point")
-    seen = np.ascontiguousarray(conf, np.float64)
+    seen = np.array(conf, np.float64, order="C")
     people, cameras, joints = seen.shape
     out = Triangulated(
         np.empty((people, joints, 3)),
@@ -311,10 +311,10 @@ def triangulate(
     _triangulate(
         rig.camera_from_world,
         rig.focal_px,
-        np.ascontiguousarray(rays, np.float64),
+        np.array(rays, np.float64, order="C"),  # writable as everything here: the kernel is compiled once
         seen,
-        np.ascontiguousarray(np.broadcast_to(np.asarray(sigma_px, np.float64), (people, cameras))),
-        np.ascontiguousarray(np.broadcast_to(np.asarray(inlier_px, np.float64), (people, cameras))),
+        np.array(np.broadcast_to(sigma_px, (people, cameras)), np.float64, order="C"),
+        np.array(np.broadcast_to(inlier_px, (people, cameras)), np.float64, order="C"),
         min_views,
         out.xyz_m,
         out.conf,

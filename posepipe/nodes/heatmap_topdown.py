@@ -74,6 +74,7 @@ class HeatmapTopdown(Node):
         self._detector = PersonDetector(_ENGINES[self.settings.engine], options, batch=views)
         self._body = np.array(BLAZEPOSE33.body)
         self._hips = np.array([BLAZEPOSE33.index("left_hip"), BLAZEPOSE33.index("right_hip")])
+        project(self._rig, np.zeros((1, 3)))  # compiles, or loads the compiled kernel
         self._seen: Packet[Poses] | None = None
         self._speed_m_s = np.zeros(3)
         self._count = self._misses = 0
