@@ -1,7 +1,7 @@
 """The command line: `posepipe run|check|graph|inspect|schema|bench|pull|doctor`.
 
 Exit codes: 0 done, 1 a fault while running, 2 refused before start (the message says where, what, what to do),
-3 a latency budget was missed, 130 interrupted twice.
+3 a latency budget was missed, 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _studio_arguments(run)
     run.add_argument("--offline", action="store_true", help="recordings only: every frame in order, nothing dropped, as fast as it goes")
     run.add_argument("--seconds", type=_positive, metavar="N", help="stop after N seconds; recordings loop for that long")
-    run.add_argument("--await-subscribers", type=int, default=0, metavar="N", help="hold the cameras until N subscribers are connected")
+    run.add_argument("--await-subscribers", type=_count, default=0, metavar="N", help="hold the cameras until N subscribers are connected")
     run.add_argument(
         "--await-seconds", type=_positive, default=60.0, metavar="N", help="give up waiting for subscribers after N seconds (60)"
     )
@@ -124,10 +125,19 @@ def _studio_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not a number of subscribers")
+    return int(text)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -54,6 +54,10 @@ def run(
     bench: bool = False,
 ) -> Done:
     """Run a studio to its end, to `seconds`, or to Ctrl-C / SIGTERM. PosepipeError for what is refused or goes wrong."""
+    if offline and seconds is not None:
+        raise GraphError(
+            "--offline and --seconds exclude each other", where="posepipe run", hint="--offline plays each recording once, to its end"
+        )
     plan = studio.load(path, overrides=overrides)
     for file in (summary, trace):
         _writable(file)
@@ -62,12 +66,8 @@ def run(
         pull(absent)
     whole = studio.complete(plan)
     infos = preflight.probe_recordings(plan, whole.resolve)
-    for warning in preflight.check(plan, whole.rig, infos):
+    for warning in preflight.check(plan, whole.rig, infos, again=seconds is not None and not bench):
         _warn(warning)
-    if offline and seconds is not None:
-        raise GraphError(
-            "--offline and --seconds exclude each other", where="posepipe run", hint="--offline plays each recording once, to its end"
-        )
     cv2.setNumThreads(1)  # the cores belong to the decoders and the network
     runner = Runner(
         plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=bench or trace is not None, warn=_warn
@@ -141,7 +141,10 @@ def _writable(file: Path | None) -> None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        there = file.exists()
         file.open("a").close()
+        if not there:
+            file.unlink()  # a run that is refused leaves no empty summary behind
     except OSError as e:
         raise PosepipeError(f"cannot be written: {e.strerror}", where=str(file), hint="choose another path") from None
 

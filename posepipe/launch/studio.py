@@ -17,15 +17,24 @@ from posepipe.engines.engine import EngineOptions
 from posepipe.nodes import Catalogue
 from posepipe.pipeline.errors import GraphError, RigError, did_you_mean
 from posepipe.pipeline.graph import Plan, load_plan
+from posepipe.pipeline.yamlfile import Where
 
 PULLED = "pull:"
+
+
+class _Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    scale: float | tuple[float, float] = 1.0
+    offset_px: tuple[float, float] = (0.0, 0.0)
+
+    def transform(self) -> ImageTransform:
+        return ImageTransform(self.scale if isinstance(self.scale, tuple) else (self.scale, self.scale), self.offset_px)
 
 
 class _RigEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`rig: {file: ..., image: {cam01: {scale: [1.0074, 1.0074], offset_px: [0, -7.3]}}}`"""
 
     file: str
-    image: dict[str, dict[str, Any]] = {}
+    image: dict[str, _Image] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,22 @@ def load(path: Path, *, overrides: tuple[str, ...] = ()) -> Plan:
             choices = get_args(fields[key].type)
             hint = did_you_mean(str(value), choices) if choices else f"for example engines: {{{key}: {fields[key].default!r}}}"
             raise GraphError(f"engines: {key} is {value!r}: {e}", where=place, hint=hint) from None
+    _check_pulled(plan)
     return plan
+
+
+def _check_pulled(plan: Plan) -> None:
+    for path, text in _strings(plan.file.value):
+        if text.startswith(PULLED):
+            name, _, file = text.removeprefix(PULLED).partition("/")
+            place = plan.file.place(path)
+            if name not in catalogue():
+                raise GraphError(
+                    f"{text!r}: there is nothing to pull that is called {name!r}", where=place, hint=did_you_mean(name, catalogue())
+                )
+            files = [f.name for f in catalogue()[name].files]
+            if file and file not in files:
+                raise GraphError(f"{text!r}: {name} has no file {file!r}", where=place, hint=did_you_mean(file, files))
 
 
 def complete(plan: Plan) -> Studio:
@@ -71,10 +95,10 @@ def resolver(folder: Path) -> Callable[[str], Path]:
 
 def wanted(plan: Plan) -> list[str]:
     """Names of the models and recordings that the studio needs, in the order of the file."""
-    names = dict.fromkeys(text.removeprefix(PULLED).split("/")[0] for text in _strings(plan.file.value) if text.startswith(PULLED))
+    names = dict.fromkeys(text.removeprefix(PULLED).split("/")[0] for _, text in _strings(plan.file.value) if text.startswith(PULLED))
     for node in plan.nodes:
-        names.update(dict.fromkeys(node.cls.needs(node.settings)))
-    return [n for n in names if n in catalogue()]
+        names.update(dict.fromkeys(n for n in node.cls.needs(node.settings) if n in catalogue()))
+    return list(names)
 
 
 def missing(plan: Plan) -> list[str]:
@@ -82,15 +106,16 @@ def missing(plan: Plan) -> list[str]:
     return [n for n in wanted(plan) if not catalogue()[n].present()]
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Any, path: Where = ()) -> Iterator[tuple[Where, str]]:
+    """Every text in the file, and where it stands."""
     if isinstance(value, str):
-        yield value
+        yield path, value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
+        for key, item in value.items():
+            yield from _strings(item, (*path, key))
     elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+        for i, item in enumerate(value):
+            yield from _strings(item, (*path, str(i)))
 
 
 def _rig(plan: Plan, resolve: Callable[[str], Path]) -> Rig | None:
@@ -100,25 +125,15 @@ def _rig(plan: Plan, resolve: Callable[[str], Path]) -> Rig | None:
     raw = {"file": plan.rig} if isinstance(plan.rig, str) else plan.rig
     try:
         entry = msgspec.convert(raw, _RigEntry)
-        image = {name: _transform(t) for name, t in entry.image.items()}
-    except (msgspec.ValidationError, TypeError, ValueError) as e:
+    except msgspec.ValidationError as e:
         raise RigError(
             f"rig is {plan.rig!r}: {e}",
             where=place,
             hint="rig: FILE, or rig: {file: FILE, image: {cam01: {scale: [1, 1], offset_px: [0, 0]}}}",
         ) from None
     try:
+        image = {name: one.transform() for name, one in entry.image.items()}
         return load_rig(resolve(entry.file), image=image).select(plan.cameras)
     except RigError as e:
         e.where = f"{place}: {e.where}" if e.where else place
         raise
-
-
-def _transform(raw: dict[str, Any]) -> ImageTransform:
-    unknown = set(raw) - {"scale", "offset_px"}
-    if unknown:
-        raise ValueError(f"unknown key {unknown.pop()!r} in image:, {did_you_mean('', ['scale', 'offset_px'])}")
-    scale, offset = raw.get("scale", (1.0, 1.0)), raw.get("offset_px", (0.0, 0.0))
-    if isinstance(scale, (int, float)):
-        scale = (scale, scale)
-    return ImageTransform((float(scale[0]), float(scale[1])), (float(offset[0]), float(offset[1])))
