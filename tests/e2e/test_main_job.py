@@ -30,10 +30,8 @@ pytestmark = [
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-@pytest.fixture(scope="module")
-def instants(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def recorded(folder: Path) -> list[dict[str, Any]]:
     """The example, offline, recorded."""
-    folder = tmp_path_factory.mktemp("recording")
     graph = yaml.safe_load(EXAMPLE.read_text())
     graph["nodes"]["publish"]["bind"] = f"tcp://127.0.0.1:{free_port()}"
     graph["nodes"]["record"] = {"use": "record.jsonl", "from": "smooth", "file": "out.jsonl"}
@@ -44,6 +42,11 @@ def instants(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     figures = json.loads((folder / "s.json").read_text())
     assert (figures["captured"], figures["published"], figures["balance"]) == (400, 400, 0)
     return [json.loads(row) for row in (folder / "out.jsonl").read_text().splitlines()[1:]]
+
+
+@pytest.fixture(scope="module")
+def instants(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return recorded(tmp_path_factory.mktemp("recording"))
 
 
 def track(instants: list[dict[str, Any]]) -> Array:
@@ -93,6 +96,12 @@ def test_the_error_is_small_and_movement_is_smooth(instants: list[dict[str, Any]
     assert np.nanmedian(acceleration_mm) <= 5
     sigma_mm = np.array([p["sigma_m"] for p in people], np.float64)[:, list(BLAZEPOSE33.body)] * 1e3
     assert 1 < np.nanmedian(sigma_mm) < 50
+
+
+def test_another_run_gives_the_same_skeletons(instants: list[dict[str, Any]], tmp_path: Path) -> None:
+    """To the last digit; only the time that the recording is played at is another."""
+    runs = [[{**m, "t_capture_ns": m["t_capture_ns"] - run[0]["t_capture_ns"]} for m in run] for run in (instants, recorded(tmp_path))]
+    assert runs[0] == runs[1]
 
 
 def test_nobody_in_the_picture(hall: StudioFiles) -> None:
