@@ -33,15 +33,22 @@ def opened(runner: Runner) -> dict[str, StreamInfo]:
     return {slot.plan.key or slot.plan.base: slot.node.info for slot in runner.slots.values() if isinstance(slot.node, CaptureVideo)}
 
 
-def check(plan: Plan, rig: Rig | None, infos: Mapping[str, StreamInfo], *, recorded: bool = True, again: bool = False) -> list[str]:
-    """Warnings; RigError or SourceError for what cannot work. again: the recordings are played more than once."""
+def begin_rounds_together(runner: Runner) -> None:
+    """Recordings that are looped start each round at the same moment, also when one is shorter than the others."""
+    captures = [slot.node for slot in runner.slots.values() if isinstance(slot.node, CaptureVideo)]
+    longest_s = max((c.info.frames / c.info.rate_hz for c in captures if c.info.frames and c.info.rate_hz), default=0.0)
+    for capture in captures:
+        capture.begin_rounds_together(longest_s)
+
+
+def check(plan: Plan, rig: Rig | None, infos: Mapping[str, StreamInfo], *, recorded: bool = True) -> list[str]:
+    """Warnings; RigError or SourceError for what cannot work."""
     if rig is not None:
         rig.check_videos({name: (i.width, i.height) for name, i in infos.items()}, where=plan.file.name)
     if not recorded or len(infos) < 2:
         return []
     _same_rate(plan, infos)
-    again = again or any(n.settings.loop for n in plan.sources if isinstance(n.settings, CaptureVideo.Settings))
-    return _frame_counts(plan, infos, again=again)
+    return _frame_counts(infos)
 
 
 def _same_rate(plan: Plan, infos: Mapping[str, StreamInfo]) -> None:
@@ -57,18 +64,11 @@ def _same_rate(plan: Plan, infos: Mapping[str, StreamInfo]) -> None:
         )
 
 
-def _frame_counts(plan: Plan, infos: Mapping[str, StreamInfo], *, again: bool) -> list[str]:
+def _frame_counts(infos: Mapping[str, StreamInfo]) -> list[str]:
     counts = {name: i.frames for name, i in infos.items() if i.frames}
     if len(counts) < 2 or len(set(counts.values())) == 1:
         return []
     short, long = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
-    if again:
-        raise SourceError(
-            f"cameras of different lengths cannot be played again and again: {short} has {counts[short]} frames, {long} has {counts[long]}, "
-            "so from the second round on they would not show the same moments",
-            where=plan.file.place(("nodes", plan.sources[0].base)),
-            hint="cut them to the same length, or play them once (without --seconds and loop:)",
-        )
     return [
         f"cameras of different lengths: {short} has {counts[short]} frames, {long} has {counts[long]}; "
         f"the last {counts[long] - counts[short]} instants lack {short}. If they did not start together, cut them first."

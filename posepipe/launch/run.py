@@ -7,6 +7,7 @@ import gc
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,19 +67,21 @@ def run(
         pull(absent)
     whole = studio.complete(plan)
     infos = preflight.probe_recordings(plan, whole.resolve)
-    for warning in preflight.check(plan, whole.rig, infos, again=seconds is not None and not bench):
+    for warning in preflight.check(plan, whole.rig, infos):
         _warn(warning)
     cv2.setNumThreads(1)  # the cores belong to the decoders and the network
     runner = Runner(
         plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=bench or trace is not None, warn=_warn
     )
     with contextlib.closing(runner), _stopping(runner) as asked:
-        runner.open()
+        with _patience():
+            runner.open()
         preflight.check(plan, whole.rig, preflight.opened(runner), recorded=False)
+        preflight.begin_rounds_together(runner)
         _await_subscribers(runner, subscribers, subscribers_within_s)
         machine = Machine()
         if not runner.shared.stop.is_set():
-            _live(runner, plan, offline=offline, total=min((i.frames for i in infos.values() if i.frames), default=None))
+            _live(runner, plan, offline=offline, total=max((i.frames for i in infos.values() if i.frames), default=None))
         figures = report(runner, machine=machine)
     _write(summary, figures)
     if trace is not None and runner.shared.trace is not None:
@@ -95,6 +98,18 @@ def _live(runner: Runner, plan: Plan, *, offline: bool, total: int | None) -> No
         while runner.running and runner.shared.failure is None:
             time.sleep(_POLL_S)
         runner.finish()
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Say what takes so long, when opening does."""
+    text = "posepipe: opening the studio; the first time on a machine, numeric kernels are compiled for its processor (some 15 s)"
+    timer = threading.Timer(2.0, lambda: print(text, file=sys.stderr, flush=True))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

@@ -169,6 +169,7 @@ class RecordedVideo(_Video):
     def __init__(self, container: Any, *, where: str, fps: float | None) -> None:
         super().__init__(container, where=where)
         self.loop = False
+        self.round_s = 0.0  # a round of the loop lasts at least this long: cameras of different lengths start again together
         self._period_s = 1.0 / self.info.rate_hz if self.info.rate_hz else 0.04
         self._grid_s = 1.0 / fps if fps else None
         if fps:
@@ -250,7 +251,7 @@ class RecordedVideo(_Video):
         except (av.error.FFmpegError, OSError) as e:
             self.loop, self.complaint = False, f"cannot be played again: {getattr(e, 'strerror', None) or e}"
             return False
-        self._base_s = end_s
+        self._base_s = max(end_s, self._base_s + self.round_s)
         self._stream.codec_context.flush_buffers()
         self._rewind()
         return bool(self._times)

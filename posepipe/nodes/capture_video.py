@@ -50,6 +50,11 @@ class CaptureVideo(Source):
         elif ctx.offline:
             raise SourceError(f"{s.uri} is a live stream", where=f"camera {ctx.key}", hint="--offline needs recordings; leave it out")
 
+    def begin_rounds_together(self, round_s: float) -> None:
+        """A recording that is played again waits until this long after its last start (seconds of the recording)."""
+        if isinstance(self._video, RecordedVideo):
+            self._video.round_s = round_s
+
     def due_s(self) -> float | None:
         if isinstance(self._video, LiveVideo):
             return None

@@ -43,11 +43,11 @@ def refused(plan: Plan, infos: dict[str, StreamInfo], **options: Any) -> str:
 
 
 def test_cameras_that_agree_are_no_news(plan: Plan) -> None:
-    assert preflight.check(plan, None, {"north": info(), "east": info(), "south": info()}, again=True) == []
+    assert preflight.check(plan, None, {"north": info(), "east": info(), "south": info()}) == []
 
 
 def test_one_camera_has_nobody_to_disagree_with(plan: Plan) -> None:
-    assert preflight.check(plan, None, {"north": info(frames=3, rate_hz=12)}, again=True) == []
+    assert preflight.check(plan, None, {"north": info(frames=3, rate_hz=12)}) == []
 
 
 @pytest.mark.parametrize(("fast", "agrees"), [(30.2, True), (29.97, True), (31.0, False), (60.0, False)])
@@ -75,19 +75,6 @@ def test_different_lengths_are_said(plan: Plan) -> None:
 
 def test_a_length_that_nobody_knows_is_left_alone(plan: Plan) -> None:
     assert preflight.check(plan, None, {"north": info(), "east": info(frames=None)}) == []
-
-
-def test_different_lengths_cannot_be_played_again_and_again(plan: Plan) -> None:
-    infos = {"north": info(), "east": info(frames=97)}
-    message = (
-        "hall.yaml:3: cameras of different lengths cannot be played again and again: east has 97 frames, north has 100, "
-        "so from the second round on they would not show the same moments\n"
-        "  -> cut them to the same length, or play them once (without --seconds and loop:)"
-    )
-    assert refused(plan, infos, again=True) == message
-    file = plan.folder / "hall.yaml"
-    file.write_text(STUDIO.replace("    each:", "    loop: true\n    each:"))
-    assert refused(load_plan(file, Catalogue()), infos) == message
 
 
 def test_footage_of_another_size_than_the_calibration(plan: Plan) -> None:
