@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -69,7 +69,7 @@ class Headers:
         if not isinstance(body, self._body):
             raise RunError(f"a {type(body).__name__} on a link that carries {self._body.__name__}", where=f"node {packet.source}")
         if isinstance(body, (Frame, FrameSet)):
-            packet = replace(packet, body=_refer(body, slots or {}))
+            packet = _with(packet, _refer(body, slots or {}), packet.frames)
         rest = self._encoder.encode((self._body.__name__, packet))
         return b"".join((_MAGIC, bytes((LINK_VERSION,)), _checksum(LINK_VERSION, rest), rest))
 
@@ -113,7 +113,7 @@ def resolve(packet: Packet[Any], readers: Mapping[str, RingReader]) -> tuple[Pac
     body = packet.body
     if isinstance(body, FrameRef):
         frame = _look(body, readers)
-        return (replace(packet, body=frame), ()) if frame else (None, packet.frames)
+        return (_with(packet, frame, packet.frames), ()) if frame else (None, packet.frames)
     if not isinstance(body, FrameSetRef):
         return packet, ()
     found = {ref.camera: _look(ref, readers) for ref in body.frames}
@@ -123,7 +123,12 @@ def resolve(packet: Packet[Any], readers: Mapping[str, RingReader]) -> tuple[Pac
         return None, lost
     sync = body.sync if not lost else _without(body.sync, {body.cameras.index(camera) for camera, _ in lost}, frames)
     instant = FrameSet(body.seq, body.t_capture_ns, body.cameras, frames, sync)
-    return replace(packet, body=instant, frames=tuple(f for f in packet.frames if f not in lost)), lost
+    return _with(packet, instant, tuple(f for f in packet.frames if f not in lost)), lost
+
+
+def _with(packet: Packet[Any], body: object, frames: tuple[FrameId, ...]) -> Packet[Any]:
+    """`dataclasses.replace`, which costs 20 us on a processor that has just woken up."""
+    return Packet(packet.seq, packet.t_capture_ns, packet.source, body, packet.trace, frames)
 
 
 def _look(ref: FrameRef, readers: Mapping[str, RingReader]) -> Frame | None:

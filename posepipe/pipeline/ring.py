@@ -131,10 +131,11 @@ class FrameRing:
         self._seats[seat_number(seat)] = 0
         self.ring_bell()
 
-    def pixels(self, *, writable: bool) -> tuple[mmap.mmap, I64]:
-        """The whole ring mapped, and the slot headers in it: int64 [slots, HEADER_WORDS]."""
+    def pixels(self, *, writable: bool) -> tuple[mmap.mmap, list[memoryview]]:
+        """The whole ring mapped, and the header of every slot in it: HEADER_WORDS words of 8 bytes."""
         memory = mapped(self.fds[0], self.size, writable=writable)
-        return memory, np.ndarray((self.slots, HEADER_WORDS), np.int64, memory, self._slots_at, (self.slot_bytes, 8))
+        words = memoryview(memory).cast("q")
+        return memory, [words[self.slot_at(i) // 8 :][:HEADER_WORDS] for i in range(self.slots)]
 
     def slot_at(self, index: int) -> int:
         """Where a slot begins in the mapping, bytes."""

@@ -2,13 +2,14 @@
 
 Every slot has a generation, which makes it a sequence lock: odd while it is written, even and new when it is committed. A
 picture is whole if the generation is that of the reference before the first look and after the last. It is one aligned 8-byte
-word that only numpy stores (a single move; `struct.pack_into("<q")` would write it byte by byte); `memory_fence` keeps the order.
+word, stored by a native memoryview: one move (`struct.pack_into("<q")` would write it byte by byte). `memory_fence` keeps the order.
 
 An end belongs to one thread.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import time
@@ -17,12 +18,19 @@ import numpy as np
 
 from .errors import RunError
 from .packet import U8, Frame, PixelFormat
-from .ring import FORMATS, FrameRing, SlotRef, plane_layouts, seat_number
+from .ring import FORMATS, FrameRing, PlaneLayout, SlotRef, plane_layouts, seat_number
 from .ringmemory import memory_fence
 
 # Words of a slot's header; from _PLANES on the offset (from the slot's start) and the row stride of each plane, in bytes.
 _GENERATION, _SEQ, _T_CAPTURE, _WIDTH, _HEIGHT, _FORMAT, _FULL_RANGE, _PLANES = range(8)
-_PIXEL = {2: (1,), 3: (2, 1)}
+
+
+def _views(memory: mmap.mmap, begin: int, layouts: tuple[PlaneLayout, ...], offsets: list[int]) -> tuple[U8, ...]:
+    """The planes of the slot that begins there; offsets: those of each plane from the slot's start, and its row stride, in turn."""
+    return tuple(
+        np.ndarray(plane.shape, np.uint8, memory, begin + offset, (stride, 1) if len(plane.shape) == 2 else (stride, 2, 1))
+        for plane, offset, stride in zip(layouts, offsets[::2], offsets[1::2], strict=False)
+    )
 
 
 class RingWriter:
@@ -38,13 +46,16 @@ class RingWriter:
         self._fence = memory_fence()
         self._open: int | None = None
         self._next = 0
+        # The views into a slot are made once per picture size: a cold processor is slow at everything but copying.
+        self._geometry: list[tuple[int, int, int] | None] = [None] * ring.slots
+        self._planes: list[tuple[U8, ...]] = [()] * ring.slots
         self._owed = [0] * ring.slots  # bits of the seats that were taken when the slot was committed
         self._seated = 0
         if ring.credits:
             self._seats, self._released = ring.credit_words()
             self._seats[:] = 0
-        generations = self._headers[:, _GENERATION]
-        generations += generations & 1
+        for header in self._headers:
+            header[_GENERATION] += header[_GENERATION] & 1
 
     def seat(self, seat: int) -> None:
         """From the next commit on, the reader of that number gets every picture and has to release it."""
@@ -78,19 +89,17 @@ class RingWriter:
             self._open = self._free()
             if self._open is None:
                 return None
-            self._headers[self._open, _GENERATION] += 1
+            self._headers[self._open][_GENERATION] += 1
             self._fence()
-        layouts = plane_layouts(width, height, format)
-        begin = self._ring.slot_at(self._open)
-        header = self._headers[self._open]
-        header[_WIDTH : _PLANES + 2 * len(layouts)] = (
-            *(width, height, FORMATS.index(format), 0),
-            *(number for plane in layouts for number in (plane.offset, plane.stride)),
-        )
-        return tuple(
-            np.ndarray(plane.shape, np.uint8, self._memory, begin + plane.offset, (plane.stride, *_PIXEL[len(plane.shape)]))
-            for plane in layouts
-        )
+        geometry = (width, height, FORMATS.index(format))
+        if self._geometry[self._open] != geometry:
+            layouts = plane_layouts(width, height, format)
+            offsets = [number for plane in layouts for number in (plane.offset, plane.stride)]
+            for word, number in enumerate((*geometry, 0, *offsets), _WIDTH):
+                self._headers[self._open][word] = number
+            self._planes[self._open] = _views(self._memory, self._ring.slot_at(self._open), layouts, offsets)
+            self._geometry[self._open] = geometry
+        return self._planes[self._open]
 
     def commit(self, *, seq: int, t_capture_ns: int, full_range: bool = False) -> SlotRef:
         """The slot holds its picture: readers may look."""
@@ -99,7 +108,7 @@ class RingWriter:
             raise RunError("a commit without a slot", hint="take one with slot() first")
         header = self._headers[index]
         header[_SEQ], header[_T_CAPTURE], header[_FULL_RANGE] = seq, t_capture_ns, full_range
-        generation = int(header[_GENERATION]) + 1
+        generation = header[_GENERATION] + 1
         self._owed[index] = self._seated
         self._fence()
         header[_GENERATION] = generation
@@ -128,7 +137,7 @@ class RingWriter:
         return next((i for i in (*range(self._next, slots), *range(self._next)) if self._is_free(i)), None)
 
     def _is_free(self, index: int) -> bool:
-        owed, generation = self._owed[index], self._headers[index, _GENERATION]
+        owed, generation = self._owed[index], self._headers[index][_GENERATION]
         for seat in range(owed.bit_length()):
             if owed >> seat & 1 and self._seats[seat] and self._released[seat, index] < generation:
                 return False
@@ -147,6 +156,8 @@ class RingReader:
         self._memory, self._headers = ring.pixels(writable=False)
         self._fence = memory_fence()
         self.lapped = 0
+        self._geometry: list[tuple[int, int, int, list[int]] | None] = [None] * ring.slots
+        self._planes: list[tuple[U8, ...]] = [()] * ring.slots
         self._released = ring.credit_words()[1][seat_number(seat)] if seat is not None else None
 
     def frame(self, ref: SlotRef, *, camera: str) -> Frame | None:
@@ -159,22 +170,21 @@ class RingReader:
             self.lapped += 1
             return None
         self._fence()
-        _, seq, t_capture_ns, width, height, format_, full_range, *rest = self._headers[ref.index].tolist()
+        _, seq, t_capture_ns, width, height, format_, full_range, *offsets = self._headers[ref.index].tolist()
         if not self.still_valid(ref):
             self.lapped += 1
             return None
-        format = FORMATS[format_]
-        begin = self._ring.slot_at(ref.index)
-        planes = tuple(
-            np.ndarray(plane.shape, np.uint8, self._memory, begin + offset, (stride, *_PIXEL[len(plane.shape)]))
-            for plane, offset, stride in zip(plane_layouts(width, height, format), rest[::2], rest[1::2], strict=False)
-        )
-        return Frame(camera, seq, t_capture_ns, format, width, height, planes, bool(full_range))
+        geometry = (width, height, format_, offsets)
+        if self._geometry[ref.index] != geometry:
+            layouts = plane_layouts(width, height, FORMATS[format_])
+            self._planes[ref.index] = _views(self._memory, self._ring.slot_at(ref.index), layouts, offsets)
+            self._geometry[ref.index] = geometry
+        return Frame(camera, seq, t_capture_ns, FORMATS[format_], width, height, self._planes[ref.index], bool(full_range))
 
     def still_valid(self, ref: SlotRef) -> bool:
         """Whether everything that was read of that picture until now was it, and nothing newer."""
         self._fence()
-        return ref.ring == self._ring.id and bool(self._headers[ref.index, _GENERATION] == ref.generation)
+        return ref.ring == self._ring.id and self._headers[ref.index][_GENERATION] == ref.generation
 
     def release(self, ref: SlotRef) -> bool:
         """Done with a picture (with credits: its slot may be used again). False, counted, when it was overwritten meanwhile."""

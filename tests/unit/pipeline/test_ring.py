@@ -118,7 +118,7 @@ def test_a_reader_cannot_write(rings: Rings) -> None:
     memory, headers = ring.pixels(writable=False)
     with pytest.raises(TypeError):
         memory[0] = 1
-    assert not headers.flags.writeable
+    assert all(header.readonly for header in headers)
 
 
 def test_a_lapped_reader_notices_before_and_after_use(rings: Rings) -> None:
@@ -172,7 +172,7 @@ def test_after_a_writer_killed_while_writing_the_next_one_goes_on(rings: Rings) 
     writer = RingWriter(rings.again(ring))
     assert reader.still_valid(old)
     _, headers = ring.pixels(writable=False)
-    assert not (headers[:, 0] & 1).any()
+    assert not any(header[0] & 1 for header in headers)
     refs = [put(writer, seq) for seq in range(10, 13)]
     assert len({(r.index, r.generation) for r in (old, *refs)}) == 4
     for seq, ref in enumerate(refs, 10):
@@ -453,7 +453,7 @@ def test_what_is_released_as_good_was_never_torn(rings: Rings) -> None:
         while not ended:
             ended = process.poll() is not None
             for index in range(ring.slots):
-                ref = SlotRef(ring.id, index, int(headers[index, 0]))
+                ref = SlotRef(ring.id, index, headers[index][0])
                 frame = reader.frame(ref, camera="north") if ref.generation and not ref.generation & 1 else None
                 if frame is None:
                     continue

@@ -1,0 +1,257 @@
+"""One way from process to process: a 1920x1080 frame, beside ZeroMQ payloads, iceoryx2 and dora-rs in the same run.
+
+    python tests/bench/bench_transport.py                       # everything, about four minutes
+    python tests/bench/bench_transport.py --cameras 1 --size i420 --rounds 1
+
+From just before the producer's copy until the consumer has looked at one byte of every page. Frames are freshly written before
+they are timed, as a decoder leaves them. `rgb24` moves the bytes of an RGB picture (twice those of I420). iceoryx2 and dora-rs
+take part where they are installed: pip install iceoryx2 flatbuffers dora-rs dora-rs-cli. Ratios mean something on a shared
+machine, absolute times only on a quiet one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transport_clip import Clip, ways_to_copy
+from transport_ends import BYTES, TRANSPORTS, Consumer, producer_of
+
+RATE_HZ, WARM_UP = 30.0, 15
+PEERS = {"iceoryx2": "iceoryx2", "dora": "dora_cli"}
+
+
+def resources() -> tuple[float, int]:
+    """Private memory in MiB (without the shared ring) and open descriptors of this process."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0]) / 1024, len(os.listdir("/proc/self/fd"))
+
+
+# the producing process ----------------------------------------------------------------------------------------------------------
+
+
+def produce(args: argparse.Namespace) -> None:
+    producer = producer_of(args.transport)(Path(args.work), args.index, args.size, tuple(args.fds))
+    frames, fresh_s, waits = int(args.seconds * args.rate) if args.rate else args.frames, 0.0, []
+    print("ready", flush=True)
+    start_ns = int(sys.stdin.readline())
+    cpu_s, first = 0.0, resources()
+    for i in range(frames):
+        if args.rate:
+            time.sleep(max(0.0, (start_ns + i * 1e9 / args.rate - time.monotonic_ns()) / 1e9))
+        if i == min(WARM_UP, frames // 4):
+            cpu_s, fresh_s, first = time.process_time(), 0.0, resources()
+        begin = time.thread_time()
+        if args.rate:
+            producer.prepare(i)
+        fresh_s += time.thread_time() - begin
+        t0 = time.monotonic_ns()
+        producer.send(i, t0)
+        waits.append(time.monotonic_ns() - t0)
+    counted = max(frames - WARM_UP, 1)
+    last = resources()
+    said = {"frames": frames, "cpu_ms": (time.process_time() - cpu_s - fresh_s) / counted * 1e3, "copy_us": float(np.median(waits)) / 1e3}
+    print(json.dumps({**said, "mib": last[0] - first[0], "fds": last[1] - first[1], **producer.notes()}), flush=True)
+    sys.stdin.readline()  # what is under way still belongs to this process
+    producer.close()
+
+
+# the measuring process ----------------------------------------------------------------------------------------------------------
+
+
+def run(transport: str, size: str, cameras: int, seconds: float, *, frames: int = 0) -> dict[str, Any]:
+    """One transport: `cameras` producers at 30 Hz for `seconds`, or (frames) as fast as they can."""
+    with tempfile.TemporaryDirectory() as work:
+        consumer: Consumer = TRANSPORTS[transport](Path(work), cameras, size)
+        rate = 0.0 if frames else RATE_HZ
+        command = [sys.executable, __file__, "--produce", "--transport", transport, "--size", size, "--work", work]
+        command += ["--seconds", str(seconds), "--rate", str(rate), "--frames", str(frames)]
+        producers = [
+            subprocess.Popen(
+                [*command, "--index", str(i), "--fds", *map(str, consumer.fds(i))],
+                pass_fds=consumer.fds(i),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(cameras)
+        ]
+        try:
+            return {"transport": transport, "size": size, "cameras": cameras, **_measured(consumer, producers, seconds, frames)}
+        finally:
+            for process in producers:
+                process.kill()
+                process.wait()
+            consumer.close()
+
+
+def _measured(consumer: Consumer, producers: list[subprocess.Popen[str]], seconds: float, frames: int) -> dict[str, Any]:
+    def line(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        if not said:
+            raise SystemExit("a producer ended early; its message is above")
+        return said
+
+    def tell(text: str) -> None:
+        for process in producers:
+            assert process.stdin is not None
+            process.stdin.write(text)
+            process.stdin.flush()
+
+    for process in producers:
+        line(process)
+    consumer.connected()
+    begin_ns = time.monotonic_ns() + 200_000_000
+    tell(f"{begin_ns}\n")
+    expected = (frames or int(seconds * RATE_HZ)) * len(producers)
+    us, count, counted_from = np.full(expected, np.nan), 0, WARM_UP * len(producers)
+    cpu_s, first = time.process_time(), resources()
+    while count < expected and (hop := consumer.receive(1.0)) is not None:
+        us[count] = (hop.t_touched_ns - hop.t0_ns) / 1e3
+        count += 1
+        if count == counted_from:
+            cpu_s, first = time.process_time(), resources()
+    wall_s, cpu_s, last = (time.monotonic_ns() - begin_ns) / 1e9, time.process_time() - cpu_s, resources()
+    said = [json.loads(line(process)) for process in producers]
+    tell("done\n")
+    return {
+        "us": us[counted_from:count],
+        "lost": expected - count,
+        "fps": count / wall_s,
+        "producer_cpu_ms": float(np.mean([s["cpu_ms"] for s in said])),
+        "consumer_cpu_ms": cpu_s / max(count - counted_from, 1) * 1e3,
+        "growth_mib": [last[0] - first[0], max(s["mib"] for s in said)],
+        "growth_fds": [last[1] - first[1], max(s["fds"] for s in said)],
+        "lapped": consumer.lapped,
+        **{key: float(np.mean([s[key] for s in said])) for key in ("copy_us", "decode_us") if key in said[0]},
+    }
+
+
+def run_dora(size: str, cameras: int, seconds: float) -> dict[str, Any]:
+    """dora starts the processes itself, so its consumer is a node that leaves what it measured in a file."""
+    script = Path(__file__).with_name("transport_dora.py")
+    with tempfile.TemporaryDirectory() as work:
+        out, frames = Path(work) / "hops.json", int(seconds * RATE_HZ)
+        common = {"SIZE": size, "FRAMES": frames, "RATE": RATE_HZ, "CAMERAS": cameras, "OUT": str(out)}
+        sources = [
+            {"id": f"camera{i}", "path": str(script), "outputs": ["frame"], "env": {**common, "ROLE": "produce"}} for i in range(cameras)
+        ]
+        inputs = {f"camera{i}": f"camera{i}/frame" for i in range(cameras)}
+        graph = {"nodes": [*sources, {"id": "sink", "path": str(script), "inputs": inputs, "env": {**common, "ROLE": "consume"}}]}
+        (Path(work) / "graph.yml").write_text(json.dumps(graph))  # JSON is YAML
+        dora = Path(sys.executable).with_name("dora")
+        path = f"{dora.parent}{os.pathsep}{os.environ['PATH']}"
+        command = [str(dora), "run", "graph.yml", "--stop-after", f"{seconds + 8:.0f}s"]
+        ran = subprocess.run(
+            command,
+            cwd=work,
+            env={**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix},
+            capture_output=True,
+            text=True,
+            timeout=seconds + 30,
+        )
+        if not out.exists():
+            raise SystemExit(f"dora did not run: {(ran.stdout or ran.stderr)[-1500:]}")
+        hops = json.loads(out.read_text())
+    us = [(t1 - t0) / 1e3 for t0, t1 in hops["hops"][WARM_UP * cameras :]]
+    cpu = {"producer_cpu_ms": float("nan"), "consumer_cpu_ms": hops["cpu_ms"]}
+    return {"transport": "dora", "size": size, "cameras": cameras, "us": us, "lost": frames * cameras - len(hops["hops"]), **cpu}
+
+
+# the report ---------------------------------------------------------------------------------------------------------------------
+
+
+def together(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rounds of one transport as one row: the hops of all of them, and the median of the round that was disturbed least."""
+    us = np.concatenate([r["us"] for r in rounds])
+    row = {**rounds[0], **dict(zip(("p50_us", "p99_us", "max_us"), np.percentile(us, (50, 99, 100)).tolist(), strict=True))}
+    row |= {"best_us": min(float(np.median(r["us"])) for r in rounds), "lost": sum(r["lost"] for r in rounds), "hops": len(us)}
+    row |= {key: float(np.median([r[key] for r in rounds])) for key in ("producer_cpu_ms", "consumer_cpu_ms")}
+    del row["us"]
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    ours = {(r["size"], r["cameras"]): r["best_us"] for r in rows if r["transport"] == "ring"}
+    print(
+        f"{'microseconds':19s} {'size':6s} cams {'best p50':>9s} {'x ring':>7s} {'p50':>8s} {'p99':>8s} {'max':>8s}   CPU ms prod + cons   lost"
+    )
+    for r in rows:
+        ratio = r["best_us"] / ours.get((r["size"], r["cameras"]), float("nan"))
+        print(
+            f"{r['transport']:19s} {r['size']:6s} {r['cameras']:4d} {r['best_us']:9.0f} {ratio:7.2f} {r['p50_us']:8.0f} {r['p99_us']:8.0f} {r['max_us']:8.0f}"
+            f"  {r['producer_cpu_ms']:8.2f} + {r['consumer_cpu_ms']:4.2f}    {r['lost']:6d}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--transport", nargs="*", default=[*(t for t in TRANSPORTS if t != "ring-credits"), "dora"], help="which, all by default"
+    )
+    parser.add_argument("--size", nargs="*", default=["i420", "rgb24"], choices=list(BYTES))
+    parser.add_argument("--cameras", nargs="*", type=int, default=[1, 4])
+    parser.add_argument("--seconds", type=float, default=1.5, help="of one round of one transport")
+    parser.add_argument("--rounds", type=int, default=3, help="the transports take turns, so that a disturbance does not hit one alone")
+    parser.add_argument(
+        "--steady", type=int, default=0, metavar="FRAMES", help="also hand on that many frames with credits as fast as it goes"
+    )
+    parser.add_argument("--video", type=Path, help="H.264 file for the decoder, instead of one made here")
+    parser.add_argument("--produce", action="store_true", help=argparse.SUPPRESS)
+    for name, kind in {"work": str, "index": int, "rate": float, "frames": int}.items():
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--fds", nargs="*", type=int, default=[], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.produce:
+        args.transport, args.size = args.transport[0], args.size[0]
+        produce(args)
+        return
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {time.strftime('%H:%M')}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Clip(args.video or Clip.made(Path(folder) / "clip.mp4"))
+        os.environ["POSEPIPE_BENCH_CLIP"] = str(clip.path)
+        for cameras in args.cameras:
+            for size in args.size:
+                runs = [_row(t, size, cameras, args.seconds) for _ in range(args.rounds) for t in args.transport if _takes_part(t, size)]
+                rows += [together(rounds) for t in args.transport if (rounds := [r for r in runs if r["transport"] == t])]
+        table(rows)
+        if "ring-decoder" in args.transport:
+            print("decoder -> slot, one process, us: " + ", ".join(f"{name} {us:.0f}" for name, us in ways_to_copy(clip).items()))
+        if args.steady:
+            r = run("ring-credits", "i420", 1, 0, frames=args.steady)
+            print(
+                f"credits, as fast as it goes: {args.steady} frames at {r['fps']:.0f} fps, lost {r['lost']}, lapped {r['lapped']}; "
+                f"growth consumer / producer: {r['growth_mib'][0]:+.2f} / {r['growth_mib'][1]:+.2f} MiB, "
+                f"{r['growth_fds'][0]:+d} / {r['growth_fds'][1]:+d} descriptors"
+            )
+            rows.append({**r, "us": None})
+    print(json.dumps(rows))
+
+
+def _takes_part(transport: str, size: str) -> bool:
+    if transport == "ring-decoder" and size != "i420":
+        return False  # a decoder makes no RGB
+    module = PEERS.get(transport)
+    if module is not None and importlib.util.find_spec(module) is None:
+        print(f"{transport} is not installed: left out")
+        return False
+    return True
+
+
+def _row(transport: str, size: str, cameras: int, seconds: float) -> dict[str, Any]:
+    return run_dora(size, cameras, seconds) if transport == "dora" else run(transport, size, cameras, seconds)
+
+
+if __name__ == "__main__":
+    main()
