@@ -21,8 +21,8 @@ class Clip:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @staticmethod
-    def made(path: Path) -> Path:
+    @classmethod
+    def made(cls, path: Path) -> Clip:
         """A second and a half of 1920x1080: a moving pattern with noise."""
         noise = np.random.default_rng(0).integers(0, 24, (1620 + 64, 1920 + 64), np.uint8)
         ramp = (np.add.outer(np.arange(1620), np.arange(1920)) // 8).astype(np.uint8) // 2
@@ -33,7 +33,7 @@ class Clip:
                 picture = ramp + noise[i : i + 1620, i : i + 1920] + np.uint8(i)
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "yuv420p")))
             out.mux(stream.encode(None))
-        return path
+        return cls(path)
 
     def for_ever(self) -> Iterator[Picture]:
         while True:
