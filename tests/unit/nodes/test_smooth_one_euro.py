@@ -129,6 +129,17 @@ def test_a_joint_unseen_for_long_starts_afresh() -> None:
     assert np.all(step(node, skeletons((0, 0, 2)), 300.1)[0, :, 2] == 2)
 
 
+def test_a_joint_starts_afresh_by_itself() -> None:
+    node = smoother(forget_ms=300)
+    hidden = skeletons((0, 0, 1))
+    hidden[0, 5] = np.nan
+    for i in range(30):
+        step(node, skeletons((0, 0, 1)) if i == 0 else hidden, i * PERIOD_MS)
+    back = step(node, skeletons((0, 0, 2)), 30 * PERIOD_MS)[0, :, 2]
+    assert back[5] == 2
+    assert back[6] < 2
+
+
 def test_confidence_zero_is_unseen_even_where_there_are_numbers() -> None:
     node, conf = smoother(), np.ones((1, JOINTS), np.float32)
     conf[0, 3] = 0

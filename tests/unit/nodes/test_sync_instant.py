@@ -162,6 +162,15 @@ def test_an_instant_whose_time_is_up_takes_those_before_it_along() -> None:
     assert sync.node.wake_ns() is None
 
 
+def test_two_frames_of_one_camera_in_one_window_are_two_instants() -> None:
+    sync = Sync(("north", "east"), min_views=1, window_ms=8)
+    sync.node.step(frame("north", 0, T0_NS))
+    sync.node.step(frame("north", 1, T0_NS + 5 * MS))
+    out = sync.node.on_end("capture/north") + sync.node.on_end("capture/east")
+    assert [i.frame_ids for i in out] == [(("north", 0),), (("north", 1),)]
+    assert sync.studio.dropped == []
+
+
 # too few views ----------------------------------------------------------------------------------------------------------------
 
 

@@ -143,6 +143,18 @@ def test_offline_feedback_is_exactly_the_previous_instant(harness: Harness) -> N
     assert [number.seen for _, number in sink.got] == [None, *range(79)]
 
 
+def test_offline_feedback_is_that_also_when_a_sink_is_slow(harness: Harness) -> None:
+    harness.hooks["sink"] = lambda _: time.sleep(0.002)
+    runner = harness.run(
+        TWO.replace("frames: 12", "frames: 60")
+        + "work: {use: mem.work, from: instants, feedback: plus}\nplus: {use: mem.plus, from: work}\nsink: {use: mem.sink, from: plus, process: own}",
+        offline=True,
+    )
+    sink = runner.slots["sink"].node
+    assert isinstance(sink, Sink)
+    assert [number.seen for _, number in sink.got] == [None, *range(59)]
+
+
 DIAMOND = TWO + (
     "work: {use: mem.work, from: instants}\nleft: {use: mem.plus, from: work}\n"
     "right: {use: mem.plus, from: work, add: 100, process: own}\nsum: {use: mem.sum, from: {left: left, right: right}}\nsink: {use: mem.sink, from: sum}"
@@ -173,11 +185,17 @@ def test_what_one_branch_lost_the_join_gives_up(harness: Harness) -> None:
         if number.value in (20, 30):
             raise ValueError("no")
 
-    harness.hooks["right"] = right
-    runner = harness.run(DIAMOND, offline=True)
+    waiting: list[int] = []
+    harness.hooks.update({"right": right, "sum": lambda _: waiting.append(len(runner.slots["sum"].joins))})
+    runner = harness.runner(DIAMOND, offline=True)
+    runner.open()
+    runner.start()
+    runner.finish(timeout_s=20)
     assert [seq for seq, _ in got(runner)] == [0, 1, *range(4, 12)]
     assert sum(dropped(runner).values()) == 4
     assert set(dropped(runner)) <= {("right", "error: ValueError"), ("sum", "its other input never came")}
+    assert runner.shared.ledger.balance == 0
+    assert waiting[-1] == 0, "what waits in vain is given up as soon as a later pair is complete"
 
 
 def test_frames_of_both_ways_are_published_when_they_differ(harness: Harness) -> None:
