@@ -53,6 +53,14 @@ def fetch(name: str, *, progress: Report | None = None) -> Path:
     return wanted.folder
 
 
+def intact(wanted: Asset) -> bool:
+    """Whether every file of an asset has the sum that its card names; a file that has not is removed, to be fetched again."""
+    wrong = [path for f in wanted.files if (path := wanted.folder / f.name).is_file() and _sha256(path) != f.sha256]
+    for path in wrong:
+        path.unlink()
+    return not wrong and wanted.present()
+
+
 def _silent(_what: str, _here: int, _size: int) -> None:
     return
 

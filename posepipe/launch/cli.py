@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         code = args.command(args)
+        sys.stdout.flush()
     except RunError as e:
         return _say(e, FAULT)
     except PosepipeError as e:
@@ -39,8 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has gone (posepipe ... | head)
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        what = f"{e.filename}: {e.strerror}" if e.filename else f"standard output or another file: {e.strerror}"
+        return _say(PosepipeError(what, hint="free some space, or write elsewhere"), FAULT)
     return int(code)
 
 
@@ -175,7 +181,7 @@ def _check(args: argparse.Namespace) -> int:
         return 0
     whole = studio.complete(plan)
     infos = preflight.probe_recordings(plan, whole.resolve)
-    for warning in preflight.check(plan, whole.rig, infos):
+    for warning in preflight.purpose(plan) + preflight.check(plan, whole.rig, infos):
         print(f"{args.studio}: {warning}")
     cameras = f"{len(plan.cameras)} camera{'s' if len(plan.cameras) != 1 else ''}"
     print(f"{args.studio}: good: {cameras} ({', '.join(plan.cameras)}), {len(plan.nodes)} nodes, {len(infos)} recordings read")

@@ -22,7 +22,11 @@ def probe_recordings(plan: Plan, resolve: Callable[[str], Path]) -> dict[str, St
         s = node.settings
         if isinstance(s, CaptureVideo.Settings) and "://" not in s.uri and not s.uri.startswith("/dev/"):
             camera = node.key or node.base
-            video = open_video(s.uri, camera=camera, resolve=resolve, fps=s.fps, options=s.options, timeout_s=s.timeout_s)
+            try:
+                video = open_video(s.uri, camera=camera, resolve=resolve, fps=s.fps, options=s.options, timeout_s=s.timeout_s)
+            except SourceError as e:
+                e.where = f"{plan.file.place(('nodes', node.base, 'each', node.key))}: {e.where}"
+                raise
             infos[camera] = video.info
             video.close()
     return infos
@@ -31,6 +35,13 @@ def probe_recordings(plan: Plan, resolve: Callable[[str], Path]) -> dict[str, St
 def opened(runner: Runner) -> dict[str, StreamInfo]:
     """The same of all cameras, once they are open."""
     return {slot.plan.key or slot.plan.base: slot.node.info for slot in runner.slots.values() if isinstance(slot.node, CaptureVideo)}
+
+
+def purpose(plan: Plan) -> list[str]:
+    """Warnings about a studio that runs and tells nobody."""
+    if any(n.cls.publishes for n in plan.nodes):
+        return []
+    return ["nothing in this studio publishes, so every frame will be accounted as dropped; publish.zmq is what subscribers listen to"]
 
 
 def begin_rounds_together(runner: Runner) -> None:

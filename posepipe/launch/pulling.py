@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from posepipe.engines.assets import asset, catalogue
-from posepipe.engines.pull import fetch, on_terminal
+from posepipe.engines.pull import fetch, intact, on_terminal
 
 
 def pull(names: Sequence[str], *, everything: bool = False, listing: bool = False) -> int:
@@ -19,7 +19,7 @@ def pull(names: Sequence[str], *, everything: bool = False, listing: bool = Fals
     wanted = [asset(name) for name in (catalogue() if everything else dict.fromkeys(names))]
     with on_terminal() as report:
         for one in wanted:
-            if one.present():
+            if one.present() and intact(one):
                 print(f"{one.name}: there ({one.folder})")
             else:
                 print(f"{one.name}: fetched ({fetch(one.name, progress=report)})")

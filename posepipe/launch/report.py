@@ -150,7 +150,7 @@ def _instants(trace: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """The spans of one published packet after the other, in the order of the way."""
     spans: list[dict[str, Any]] = []
     for event in trace["traceEvents"]:
-        if event["ph"] != "X":
+        if event["ph"] != "X" or event["cat"] != "node":
             continue
         if spans and (event["args"]["seq"] != spans[0]["args"]["seq"] or event["name"] in {s["name"] for s in spans}):
             yield spans

@@ -60,6 +60,8 @@ def run(
             "--offline and --seconds exclude each other", where="posepipe run", hint="--offline plays each recording once, to its end"
         )
     plan = studio.load(path, overrides=overrides)
+    if subscribers > 0 and not any(n.cls.publishes for n in plan.nodes):
+        raise GraphError("nothing publishes, so no subscriber can connect", where=f"{path}: --await-subscribers", hint="add a publish.zmq")
     for file in (summary, trace):
         _writable(file)
     absent = studio.missing(plan)
@@ -67,7 +69,7 @@ def run(
         pull(absent)
     whole = studio.complete(plan)
     infos = preflight.probe_recordings(plan, whole.resolve)
-    for warning in preflight.check(plan, whole.rig, infos):
+    for warning in preflight.purpose(plan) + preflight.check(plan, whole.rig, infos):
         _warn(warning)
     cv2.setNumThreads(1)  # the cores belong to the decoders and the network
     runner = Runner(
@@ -83,10 +85,10 @@ def run(
         if not runner.shared.stop.is_set():
             _live(runner, plan, offline=offline, total=max((i.frames for i in infos.values() if i.frames), default=None))
         figures = report(runner, machine=machine)
+    print_summary(figures)
     _write(summary, figures)
     if trace is not None and runner.shared.trace is not None:
         _write(trace, runner.shared.trace.chrome())
-    print_summary(figures)
     return Done(figures, bool(asked))
 
 

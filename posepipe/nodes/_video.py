@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -85,9 +86,27 @@ def open_video(
         beside = sorted(p.name for p in path.parent.glob("*.mp4")) if path.parent.is_dir() else []
         hint = f"beside it there is: {', '.join(beside)}" if beside else "check the path; it is relative to the studio file"
         raise SourceError(f"there is no file {path}", where=where, hint=hint)
+    if path.is_dir():
+        raise SourceError(f"{path} is a folder", where=where, hint="name the video file in it")
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty (0 bytes)", where=where, hint="record or copy it again")
+    _refuse_turned(path, where=where, options=options, timeout_s=timeout_s)
     return RecordedVideo(_open(str(path), where=where, options=options, timeout=timeout_s), where=where, fps=fps)
+
+
+def _refuse_turned(path: Path, *, where: str, options: dict[str, str], timeout_s: float) -> None:
+    """Phones store pictures turned, with a note for the player. Calibrations are made of what players show: silent nonsense otherwise."""
+    with _open(str(path), where=where, options=options, timeout=timeout_s) as container:
+        try:
+            frame = next(container.decode(video=0), None)
+        except (av.error.FFmpegError, ValueError):
+            return  # what cannot be decoded is told by the reader
+        if frame is not None and frame.rotation:
+            raise SourceError(
+                f"{path} is stored turned by {frame.rotation} degrees (its display matrix says so)",
+                where=where,
+                hint="store it upright, as the calibration saw it: ffmpeg -i IN -c:v libx264 -crf 16 OUT.mp4",
+            )
 
 
 def _open(uri: str, *, where: str, format: str | None = None, options: dict[str, str], timeout: float) -> Any:
@@ -97,7 +116,7 @@ def _open(uri: str, *, where: str, format: str | None = None, options: dict[str,
         raise SourceError(
             f"{uri} is not a video that can be read",
             where=where,
-            hint="truncated (no index), or not a video: copy it again, or: ffmpeg -i IN -c copy OUT",
+            hint="truncated (the index at its end is missing), or not a video: copy it again from where it was recorded",
         ) from None
     except (av.error.FFmpegError, OSError, ValueError) as e:
         what = f"{uri} cannot be opened: {getattr(e, 'strerror', None) or e}"
@@ -125,7 +144,9 @@ class _Video:
         if not stream.width or not stream.height:
             container.close()
             raise SourceError(f"{container.name}: the picture size is unknown", where=where, hint="the file is damaged: copy it again")
-        self.info = StreamInfo(stream.width, stream.height, float(rate) if rate else 0.0, stream.frames or None, stream.codec_context.name)
+        rate_hz = float(rate) if rate else 0.0
+        frames = stream.frames or (round(container.duration / av.time_base * rate_hz) if container.duration and rate_hz else None)
+        self.info = StreamInfo(stream.width, stream.height, rate_hz, frames, stream.codec_context.name)
 
     def _decode(self, packet: Any) -> list[av.VideoFrame]:
         try:
@@ -180,6 +201,7 @@ class RecordedVideo(_Video):
         # AVI has no presentation times: of reordered H.264 the packets' are guesses, and only the order of the pictures is right.
         self._by_order = container.format.name == "avi" and codec.name in ("h264", "hevc") and codec.has_b_frames
         self._base_s = 0.0
+        self._pause_s = 0.0, 0.0
         self._slot = 0
         self._shown: tuple[float, av.VideoFrame | None] | None = None
         self._decodable = False
@@ -233,6 +255,8 @@ class RecordedVideo(_Video):
         """Seconds from the start at which the next picture exists, counted through loops; None at the end."""
         more = bool(self._times) or self._again()
         if self._grid_s is not None:
+            if self._pause_s[0] - _TIE_S <= self._slot * self._grid_s < self._pause_s[1] - _TIE_S:
+                self._slot = math.ceil((self._pause_s[1] - _TIE_S) / self._grid_s)
             at_s = self._slot * self._grid_s
             last = not more or (self._waiting[-1] is None and not self.loop)
             return at_s if not last or at_s < self._end_s() - _TIE_S else None
@@ -241,7 +265,7 @@ class RecordedVideo(_Video):
     def _again(self) -> bool:
         """At the end: start again when looping. Says so when the file held less than it promised."""
         promised, had = self._stream.frames, self._delivered + self._lost
-        if promised and had + self._hidden < promised and not self.complaint and self._grid_s is None:
+        if promised and 0 < had + self._hidden < promised and not self.complaint and self._grid_s is None:
             self.complaint = f"ends after {had} of {promised - self._hidden} frames: the file is truncated"
         if not self.loop or not self._decodable:
             return False
@@ -252,8 +276,11 @@ class RecordedVideo(_Video):
             self.loop, self.complaint = False, f"cannot be played again: {getattr(e, 'strerror', None) or e}"
             return False
         self._base_s = max(end_s, self._base_s + self.round_s)
+        self._pause_s = end_s, self._base_s
         self._stream.codec_context.flush_buffers()
         self._rewind()
+        if not self._times:
+            self.loop, self.complaint = False, "cannot be played again: its server or container cannot go back to the start"
         return bool(self._times)
 
     def read(self, *, stopping: threading.Event) -> Picture | None:

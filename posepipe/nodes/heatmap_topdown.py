@@ -36,6 +36,7 @@ class HeatmapTopdown(Node):
     """
 
     use = "heatmap.topdown"
+    needs_rig = True
     default_queue = (3, "drop_oldest")
 
     class Settings(NodeSettings, frozen=True):

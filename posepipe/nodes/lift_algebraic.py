@@ -26,6 +26,7 @@ class LiftAlgebraic(Node):
     """
 
     use = "lift.algebraic"
+    needs_rig = True
 
     class Settings(NodeSettings, frozen=True):
         min_conf: Annotated[float, Meta(description="key points below this confidence are not seen", ge=0, lt=1)] = 0.2

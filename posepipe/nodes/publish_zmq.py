@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgpack
@@ -50,6 +51,7 @@ class PublishZmq(Node):
             )
 
     _socket: zmq.Socket[bytes] | None = None
+    _bound = False
 
     def open(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -84,6 +86,7 @@ class PublishZmq(Node):
         where = f"node {self._ctx.name}"
         try:
             socket.bind(address)
+            self._bound = True
         except zmq.ZMQError as e:
             if e.errno == zmq.EADDRINUSE:
                 hint = f"another studio or program has it: stop that, or choose another port, e.g. --set nodes.{self._ctx.name}.bind=tcp://127.0.0.1:5571"
@@ -127,6 +130,8 @@ class PublishZmq(Node):
             self._monitor.close()
             self._socket.close()
             self._context.term()
+            if self._bound and self.settings.bind.startswith("ipc://"):
+                Path(self.settings.bind.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
 def message(poses: Packet[Poses], *, t_publish_ns: int) -> dict[str, Any]:

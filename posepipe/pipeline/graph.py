@@ -130,6 +130,13 @@ class _Planner:
             self._wrong(("engines",), f"engines is {engines!r}, want a map", "engines: {runtime: auto}")
         nodes = [n for name, body in raw.items() for n in self._node(name, body)]
         self._stop_if_wrong()
+        for node in nodes:
+            if node.cls.needs_rig and top.get("rig") is None:
+                self._wrong(
+                    ("nodes", node.base),
+                    f"node {node.base!r} ({node.use}) needs a calibration, but the studio has no rig",
+                    "add rig: FILE (docs/rig.md)",
+                )
         nodes = [self._wire(n, nodes, raw) for n in nodes]
         self._stop_if_wrong()
         nodes = self._order(nodes)

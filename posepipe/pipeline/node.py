@@ -84,6 +84,8 @@ class Node:
     """Several upstream nodes may feed the one input port, and one output may be made of several inputs."""
     publishes: ClassVar[bool] = False
     """A frame that reaches this sink counts as published in the ledger."""
+    needs_rig: ClassVar[bool] = False
+    """Refused in a studio without a calibration."""
     own_process: ClassVar[bool] = False
     """By default the node is placed in a worker of its own (captures, and sinks too slow for the live path)."""
     default_queue: ClassVar[tuple[int, str]] = (2, "drop_oldest")

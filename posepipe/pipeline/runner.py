@@ -163,7 +163,8 @@ class Runner:
             try:
                 node.open(self._context(plan))
             except PosepipeError as e:
-                e.where = e.where or f"{plan.place} (node {plan.name})"
+                if plan.place not in e.where:
+                    e.where = f"{plan.place}: {e.where}" if e.where else f"{plan.place} (node {plan.name})"
                 raise
 
     def subscribers(self) -> int:
@@ -272,7 +273,10 @@ class Runner:
         t_out = self.shared.clock.now_ns()
         slot.latency.add(t_out - t_in)
         self.shared.ledger.capture((frame.camera, frame.seq))
-        slot.emit(Packet(frame.seq, frame.t_capture_ns, slot.name, frame, (Span(slot.name, t_in, t_out),), frame.frame_ids), wait=True)
+        span = Span(slot.name, t_in, t_out)
+        if self.shared.trace is not None:
+            self.shared.trace.capture(frame.seq, span)
+        slot.emit(Packet(frame.seq, frame.t_capture_ns, slot.name, frame, (span,), frame.frame_ids), wait=True)
 
     def _late_s(self, due_ns: int) -> float:
         return (self.shared.clock.now_ns() - due_ns) / 1e9

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .packet import Packet, Poses
+from .packet import Packet, Poses, Span
 
 _KEEP = 1 << 16
 
@@ -69,10 +69,17 @@ class Quality:
 
 
 class TraceLog:
-    """Spans of published packets, for `--trace`: the newest `keep` packets, as Chrome trace events (chrome://tracing, Perfetto)."""
+    """Spans of captured frames and published packets, for `--trace`, as Chrome trace events (chrome://tracing, Perfetto).
+
+    Category `node`: the way of a published packet, with the last camera that it waited for. Category `capture`: all other frames.
+    """
 
     def __init__(self, keep: int = 20_000) -> None:
         self._packets: deque[Packet[Any]] = deque(maxlen=keep)
+        self._captures: deque[tuple[int, Span]] = deque(maxlen=8 * keep)
+
+    def capture(self, seq: int, span: Span) -> None:
+        self._captures.append((seq, span))
 
     def add(self, packet: Packet[Any]) -> None:
         self._packets.append(packet)
@@ -83,21 +90,21 @@ class TraceLog:
             return {"traceEvents": [], "displayTimeUnit": "ms"}
         origin = min(p.t_capture_ns for p in packets)
         rows: dict[str, int] = {}
-        events: list[dict[str, Any]] = []
-        for packet in packets:
-            for span in packet.trace:
-                row = rows.setdefault(span.node, len(rows) + 1)
-                events.append(
-                    {
-                        "name": span.node,
-                        "cat": "node",
-                        "ph": "X",
-                        "ts": (span.t_in_ns - origin) / 1e3,
-                        "dur": max(span.t_out_ns - span.t_in_ns, 0) / 1e3,
-                        "pid": 1,
-                        "tid": row,
-                        "args": {"seq": packet.seq},
-                    }
-                )
+
+        def event(span: Span, seq: int, category: str) -> dict[str, Any]:
+            return {
+                "name": span.node,
+                "cat": category,
+                "ph": "X",
+                "ts": (span.t_in_ns - origin) / 1e3,
+                "dur": max(span.t_out_ns - span.t_in_ns, 0) / 1e3,
+                "pid": 1,
+                "tid": rows.setdefault(span.node, len(rows) + 1),
+                "args": {"seq": seq},
+            }
+
+        events = [event(span, packet.seq, "node") for packet in packets for span in packet.trace]
+        shown = {span for packet in packets for span in packet.trace}
+        events += [event(span, seq, "capture") for seq, span in list(self._captures) if span not in shown]
         names = [{"name": "thread_name", "ph": "M", "pid": 1, "tid": row, "args": {"name": node}} for node, row in rows.items()]
         return {"traceEvents": names + events, "displayTimeUnit": "ms"}

@@ -14,6 +14,7 @@ import yaml
 from .errors import GraphError
 
 Where = tuple[str, ...]
+_LARGEST = 20_000
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -102,6 +103,10 @@ class _Reader:
     def read(self, node: yaml.Node, path: Where) -> Any:
         place = f"{self._name}:{node.start_mark.line + 1}"
         self.places.setdefault(path, place)
+        if len(self.places) > _LARGEST:
+            raise GraphError(
+                f"more than {_LARGEST} values", where=self._name, hint="aliases (*name) that hold aliases multiply; write the values out"
+            )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, place)
         if any(node is outer for outer in self._reading):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import people
@@ -170,3 +173,82 @@ def test_a_full_disk_while_recording(hall: StudioFiles) -> None:
 
 def test_live_is_refused_what_only_recordings_can(hall: StudioFiles) -> None:
     refused(hall, "--offline and --seconds exclude each other", arguments=("--offline", "--seconds", "3"))
+
+
+def test_a_damaged_model_is_fetched_again(hall: StudioFiles, tmp_path: Path) -> None:
+    """Right size, wrong bytes: run says what to do, and doing it helps."""
+    from posepipe.engines.assets import asset
+
+    if not asset("blazepose.detector").present():
+        pytest.skip("needs blazepose.detector: run `posepipe pull blazepose.detector`")
+    home, mirror = tmp_path / "home", tmp_path / "mirror"
+    mirror.mkdir()
+    names = ("blazepose.full", "blazepose.detector")
+    for name in names:
+        (file,) = asset(name).files
+        good = asset(name).path(file.name).read_bytes()
+        (mirror / file.name).write_bytes(good)
+        at = home / "assets" / name / file.name
+        at.parent.mkdir(parents=True)
+        at.write_bytes(good[: len(good) // 2] + bytes(1000) + good[len(good) // 2 + 1000 :])
+    hall.nodes["heatmaps"]["engine"] = "blazepose.full"
+    places = {"POSEPIPE_HOME": str(home), "POSEPIPE_MIRROR": str(mirror), "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    assert "its sha256 is not the card's" in refused(hall, "posepipe pull blazepose", **places)
+    line = [sys.executable, "-m", "posepipe", "pull", *names]
+    pulled = subprocess.run(line, capture_output=True, text=True, timeout=60, env={**os.environ, **places})
+    assert pulled.returncode == 0, pulled.stderr
+    assert pulled.stdout.count("fetched") == 2
+    assert hall.run("--offline", **places).returncode == 0
+    for kept in (home / "onnx").glob("*.onnx"):  # what was made of it is damaged: it is made again
+        kept.write_text("hello")
+    assert hall.run("--offline", **places).returncode == 0
+
+
+def test_a_phone_video_stored_on_its_side(hall: StudioFiles) -> None:
+    raw = bytearray((hall.folder / "east.mp4").read_bytes())
+    identity = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    turned = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, SIZE[1] << 16, 0, 0x40000000)
+    at = raw.rindex(identity)  # the track's matrix; the movie's comes first
+    raw[at : at + len(turned)] = turned
+    (hall.folder / "east.mp4").write_bytes(raw)
+    refused(hall, "studio.yaml:", "camera east", "is stored turned by", "ffmpeg -i IN")
+
+
+def test_a_shorter_camera_in_a_container_that_does_not_count(hall: StudioFiles) -> None:
+    encode(hall.folder / "east.mkv", 20, size=SIZE)
+    hall.nodes["capture"]["each"]["east"] = "east.mkv"
+    done = hall.run("--offline")
+    assert done.returncode == 0, done.stderr
+    assert "cameras of different lengths: east has 20 frames" in done.stderr
+
+
+def test_nothing_publishes(hall: StudioFiles) -> None:
+    del hall.nodes["publish"]
+    refused(hall, "nothing publishes", arguments=("--await-subscribers", "1"))
+    assert "nothing in this studio publishes" in hall.run(command="check").stdout
+
+
+def test_standard_output_is_full(hall: StudioFiles) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this system")
+    with open("/dev/full", "w") as full:
+        line = [sys.executable, "-m", "posepipe", "run", str(hall.write()), "--offline"]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=hall.folder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr
+
+
+def test_an_ipc_socket_leaves_no_file(hall: StudioFiles, tmp_path: Path) -> None:
+    hall.nodes["publish"]["bind"] = f"ipc://{tmp_path}/s"
+    assert hall.run("--offline").returncode == 0
+    assert not (tmp_path / "s").exists()
+
+
+def test_aliases_that_multiply(hall: StudioFiles) -> None:
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    (hall.folder / "bomb.yaml").write_text("\n".join(bomb))
+    line = [sys.executable, "-m", "posepipe", "check", "bomb.yaml"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=30, cwd=hall.folder)
+    assert done.returncode == 2
+    assert "more than 20000 values" in done.stderr

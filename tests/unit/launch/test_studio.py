@@ -55,8 +55,9 @@ def test_the_rig_has_the_cameras_of_the_studio_in_their_order(folder: Path) -> N
     assert whole.rig.names == ("east", "north")
 
 
-def test_a_studio_may_have_no_rig(folder: Path) -> None:
-    assert studio.complete(studio.load(write(folder, ("rig: hall.rig.toml\n", "")))).rig is None
+def test_a_studio_that_lifts_needs_a_rig(folder: Path) -> None:
+    with pytest.raises(GraphError, match=r"'heatmaps' .heatmap.topdown. needs a calibration, but the studio has no rig"):
+        studio.load(write(folder, ("rig: hall.rig.toml\n", "")))
 
 
 @pytest.mark.parametrize(

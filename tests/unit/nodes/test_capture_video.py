@@ -153,6 +153,18 @@ def test_a_loop_of_a_variable_rate_keeps_its_gaps(tmp_path: Path) -> None:
     assert 20 <= period <= 60
 
 
+def test_a_short_recording_waits_for_the_others_before_it_starts_again(clip: Path) -> None:
+    camera = Camera(clip, loop=True)
+    camera.node.begin_rounds_together(1.5)
+    due = [round(due * 30) for due, _ in camera.frames(65)]
+    assert due == [*range(30), *range(45, 75), *range(90, 95)]
+    resampled = Camera(clip, loop=True, fps=60)
+    resampled.node.begin_rounds_together(1.5)
+    frames = list(resampled.frames(130))
+    assert [round(due * 60) for due, _ in frames] == [*range(60), *range(90, 150), *range(180, 190)], "no picture is shown in the pause"
+    assert [frame and number_of(frame) for _, frame in frames][58:64] == [29, 29, 0, 0, 1, 1]
+
+
 def test_a_file_that_cannot_be_rewound_ends_with_a_word(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     camera = Camera(clip, loop=True)
     video = camera.node._video
@@ -410,9 +422,9 @@ def test_files_that_are_no_videos(tmp_path: Path, clip: Path) -> None:
     assert refused(empty) == f"camera north: {empty} is empty (0 bytes)\n  -> record or copy it again"
     for file in (text, headless):
         assert refused(file) == (
-            f"camera north: {file} is not a video that can be read\n  -> truncated (no index), or not a video: copy it again, or: ffmpeg -i IN -c copy OUT"
+            f"camera north: {file} is not a video that can be read\n  -> truncated (the index at its end is missing), or not a video: copy it again from where it was recorded"
         )
-    assert refused(tmp_path).startswith(f"camera north: {tmp_path} cannot be opened: Is a directory\n")
+    assert refused(tmp_path).startswith(f"camera north: {tmp_path} is a folder\n")
 
 
 def test_a_stream_without_time_stamps_says_what_to_do(tmp_path: Path) -> None:

@@ -124,6 +124,17 @@ def test_the_first_reason_counts() -> None:
     assert ledger.dropped == [Drop("smooth", "error: ValueError", 1)]
 
 
+@pytest.mark.parametrize("side_first", [True, False])
+def test_a_loss_on_the_way_to_a_publication_counts_before_one_beside_it(side_first: bool) -> None:
+    ledger = Ledger(side_nodes=frozenset({"view"}))
+    ledger.capture(("north", 0))
+    ledger.fork([("north", 0)], 2)
+    losses = [("view", "queue full (drop_oldest)"), ("smooth", "error: ValueError")]
+    for node, reason in losses if side_first else reversed(losses):
+        ledger.drop([("north", 0)], node, reason)
+    assert ledger.dropped == [Drop("smooth", "error: ValueError", 1)]
+
+
 def test_most_come_first() -> None:
     ledger = Ledger()
     for node, count in (("a", 2), ("b", 9), ("c", 4)):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ....pipeline.errors import EngineError, did_you_mean
@@ -48,7 +51,14 @@ def onnx_path(network: Asset, view: View) -> Path:
     kept = home() / "onnx" / f"{file.sha256[:16]}-{view.name}-v{VERSION}.onnx"
     if not kept.is_file():
         source = network.path(file.name)
-        model = transcribe(source.read_bytes(), where=str(source), outputs=view.outputs, scale=view.scale, offset=view.offset)
+        content = source.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise EngineError(
+                "the file is damaged: its sha256 is not the card's",
+                where=str(source),
+                hint=f"`posepipe pull {network.name}` fetches it again",
+            )
+        model = transcribe(content, where=str(source), outputs=view.outputs, scale=view.scale, offset=view.offset)
         try:
             write_whole(kept, model.SerializeToString())
         except OSError as e:
@@ -77,8 +87,25 @@ def _known(name: str, only: str) -> Asset:
 
 def _open(network: Asset, view: View, options: EngineOptions, answers: Mapping[str, NDArray[Any]]) -> Engine:
     contract = Contract.of(network.inputs, network.outputs)
-    path = Path() if options.runtime == "stub" else onnx_path(network, view)
-    return open_engine(path, options, contract=contract, answers=answers)
+    if options.runtime == "stub":
+        return open_engine(Path(), options, contract=contract, answers=answers)
+    path = onnx_path(network, view)
+    try:
+        return open_engine(path, options, contract=contract)
+    except EngineError:
+        if not _damaged(path):
+            raise
+    path.unlink()  # it was made here from the network's own file: make it again
+    return open_engine(onnx_path(network, view), options, contract=contract)
+
+
+def _damaged(path: Path) -> bool:
+    """Whether a kept transcription is no ONNX file any more."""
+    try:
+        onnx.checker.check_model(onnx.load(path))
+    except (onnx.checker.ValidationError, DecodeError, OSError):
+        return True
+    return False
 
 
 # What the stubs see: a person who stands upright in the crop, shares of the crop's side. Left joints are on the right of the picture.
