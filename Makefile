@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDIO ?= examples/studio.yaml
 
-.PHONY: setup run test check bench bench-live bench-triangulation bench-engines accuracy dist clean
+.PHONY: setup run test check bench bench-live bench-transport bench-triangulation bench-engines accuracy dist clean
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -36,6 +36,10 @@ bench: setup
 
 bench-live: setup
 	@$(BIN)/python tests/bench/bench_live.py --seconds 20 --rounds 3
+
+# peers beside ours where they are installed: pip install iceoryx2 flatbuffers dora-rs dora-rs-cli
+bench-transport: setup
+	@$(BIN)/python tests/bench/bench_transport.py
 
 bench-triangulation: setup
 	@$(BIN)/python tests/bench/bench_triangulation.py
