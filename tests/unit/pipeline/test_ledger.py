@@ -126,7 +126,8 @@ def test_the_first_reason_counts() -> None:
 
 @pytest.mark.parametrize("side_first", [True, False])
 def test_a_loss_on_the_way_to_a_publication_counts_before_one_beside_it(side_first: bool) -> None:
-    ledger = Ledger(side_nodes=frozenset({"view"}))
+    ledger = Ledger()
+    ledger.side_nodes = frozenset({"view"})
     ledger.capture(("north", 0))
     ledger.fork([("north", 0)], 2)
     losses = [("view", "queue full (drop_oldest)"), ("smooth", "error: ValueError")]

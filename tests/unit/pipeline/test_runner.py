@@ -89,6 +89,19 @@ def test_live_a_lossless_queue_makes_the_camera_wait(harness: Harness) -> None:
     assert got(runner) == [(i, 10 * i) for i in range(50)]
 
 
+def test_the_ledger_names_the_loss_on_the_way_to_the_publication(harness: Harness) -> None:
+    def fails(_: Any) -> None:
+        raise ValueError("no")
+
+    harness.hooks.update({"view": fails, "sink": lambda number: number.seq == 3 and fails(number)})
+    with pytest.raises(RunError, match="node view: 12 packets in a row failed"):
+        harness.run(LINE + "view: {use: mem.view, from: work}", offline=True)
+    harness.hooks["view"] = lambda number: number.seq == 3 and fails(number)
+    runner = harness.run(LINE + "view: {use: mem.view, from: work}", offline=True)
+    assert dropped(runner) == {("sink", "error: ValueError"): 2}
+    assert len(runner.shared.ledger.skipped) == 2
+
+
 def test_what_no_sink_takes_is_told(harness: Harness) -> None:
     runner = harness.run(TWO, offline=True)
     assert dropped(runner) == {("graph", "no sink publishes it"): 24}
