@@ -54,7 +54,7 @@ def begin_rounds_together(runner: Runner) -> None:
 
 def check(plan: Plan, rig: Rig | None, infos: Mapping[str, StreamInfo], *, recorded: bool = True) -> list[str]:
     """Warnings; RigError or SourceError for what cannot work."""
-    if rig is not None:
+    if rig is not None and infos:  # streams say their size only once they are open
         rig.check_videos({name: (i.width, i.height) for name, i in infos.items()}, where=plan.file.name)
     if not recorded or len(infos) < 2:
         return []

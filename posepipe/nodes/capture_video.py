@@ -20,7 +20,8 @@ class CaptureVideo(Source):
     A recording acts as a live camera: a frame exists at its presentation time, is decoded after it, and carries it as its
     capture time. It plays once, or for as long as `--seconds` says. With `--offline` every frame is handed on in order,
     stamped with the recording's own time base (`speed` does not matter then). RTSP, HTTP and V4L2 streams are stamped when
-    they arrive. (RTSP, HTTP and V4L2 were not run on hardware for this release; an HTTP and a raw network stream were.)
+    they arrive. (RTSP and V4L2 were not run for this release;
+    MPEG-TS over TCP and files over HTTP were.)
     """
 
     use = "capture.video"
