@@ -13,6 +13,7 @@ from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.runner import Runner
 
 _RATE_TOLERANCE = 0.01
+_RATE_DRIFT = 0.0005
 
 
 def probe_recordings(plan: Plan, resolve: Callable[[str], Path]) -> dict[str, StreamInfo]:
@@ -58,14 +59,13 @@ def check(plan: Plan, rig: Rig | None, infos: Mapping[str, StreamInfo], *, recor
         rig.check_videos({name: (i.width, i.height) for name, i in infos.items()}, where=plan.file.name)
     if not recorded or len(infos) < 2:
         return []
-    _same_rate(plan, infos)
-    return _frame_counts(infos)
+    return _same_rate(plan, infos) + _frame_counts(infos)
 
 
-def _same_rate(plan: Plan, infos: Mapping[str, StreamInfo]) -> None:
+def _same_rate(plan: Plan, infos: Mapping[str, StreamInfo]) -> list[str]:
     rates = {name: i.rate_hz for name, i in infos.items() if i.rate_hz > 0}
     if not rates:
-        return
+        return []
     slow, fast = min(rates, key=lambda n: rates[n]), max(rates, key=lambda n: rates[n])
     if rates[fast] > rates[slow] * (1 + _RATE_TOLERANCE):
         raise SourceError(
@@ -73,6 +73,13 @@ def _same_rate(plan: Plan, infos: Mapping[str, StreamInfo]) -> None:
             where=plan.file.place(("nodes", plan.sources[0].base)),
             hint=f"resample them to one rate: fps: {rates[slow]:g} in the capture node",
         )
+    if rates[fast] <= rates[slow] * (1 + _RATE_DRIFT):
+        return []
+    drift_ms = 60_000 * (rates[fast] / rates[slow] - 1)
+    return [
+        f"cameras of slightly different rates: {fast} has {rates[fast]:g} frames/s, {slow} has {rates[slow]:g}: "
+        f"they drift {drift_ms:.0f} ms apart in a minute if both count true time; fps: in the capture node puts them on one grid"
+    ]
 
 
 def _frame_counts(infos: Mapping[str, StreamInfo]) -> list[str]:

@@ -14,6 +14,10 @@ from posepipe.pipeline.packet import F32, F64, Packet, Poses, readonly
 from posepipe.pipeline.skeleton import skeleton
 
 
+_KNOWN_NS = 2_000_000_000
+"""A person's limb lengths outlive a short absence; the filter itself starts afresh after `forget_ms`."""
+
+
 @dataclass(slots=True)
 class _Track:
     """Filter state of one person: filtered position [J,3], filtered speed [J,3] (m/s), time of the last sample per joint [J]."""
@@ -82,7 +86,7 @@ class SmoothOneEuro(Node):
         return np.where(seen[:, None], track.xyz_m, np.nan)
 
     def _forget(self, t_ns: int) -> None:
-        limit = t_ns - int(self.settings.forget_ms * 1e6)
+        limit = t_ns - max(int(self.settings.forget_ms * 1e6), _KNOWN_NS)
         for person in [p for p, track in self._tracks.items() if track.t_ns.max() < limit]:
             del self._tracks[person]
 

@@ -40,12 +40,12 @@ class Camera(threading.Thread):
                 time.sleep(0.01)
 
 
-@pytest.fixture()
+@pytest.fixture
 def streams(hall: StudioFiles, tmp_path: Path) -> Iterator[StudioFiles]:
     clip = encode(tmp_path / "camera.ts", 120, size=SIZE, gop=10, b_frames=0, options={"tune": "zerolatency"}, container="mpegts")
     hall.nodes["capture"]["each"] = {name: Camera(clip, 4.0).uri for name in people.NAMES[:3]}
     hall.nodes["instants"]["window_ms"] = 200
-    yield hall
+    return hall
 
 
 def test_streams_are_stamped_when_they_arrive_and_end_with_a_word(streams: StudioFiles) -> None:

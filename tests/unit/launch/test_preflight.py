@@ -43,7 +43,7 @@ def refused(plan: Plan, infos: dict[str, StreamInfo], **options: Any) -> str:
 
 
 def test_cameras_that_agree_are_no_news(plan: Plan) -> None:
-    assert preflight.check(plan, None, {"north": info(), "east": info(), "south": info()}) == []
+    assert preflight.check(plan, None, {"north": info(), "east": info(rate_hz=30.001), "south": info()}) == []
 
 
 def test_one_camera_has_nobody_to_disagree_with(plan: Plan) -> None:
@@ -54,7 +54,9 @@ def test_one_camera_has_nobody_to_disagree_with(plan: Plan) -> None:
 def test_rates(plan: Plan, fast: float, agrees: bool) -> None:
     infos = {"north": info(), "east": info(rate_hz=fast), "south": info()}
     if agrees:
-        assert preflight.check(plan, None, infos) == []
+        (warning,) = preflight.check(plan, None, infos)
+        assert warning.startswith("cameras of slightly different rates: ")
+        assert f"they drift {60_000 * (max(fast, 30) / min(fast, 30) - 1):.0f} ms apart in a minute" in warning
     else:
         assert refused(plan, infos) == (
             f"hall.yaml:3: cameras of different rates: east has {fast:g} frames/s, north has 30\n"
