@@ -13,7 +13,6 @@ from posepipe.pipeline.node import Context, Node, NodeSettings
 from posepipe.pipeline.packet import F32, F64, Packet, Poses, readonly
 from posepipe.pipeline.skeleton import skeleton
 
-
 _KNOWN_NS = 2_000_000_000
 """A person's limb lengths outlive a short absence; the filter itself starts afresh after `forget_ms`."""
 
