@@ -97,7 +97,7 @@ class Headers:
                     f"a peer sends {name}, this link carries {self._body.__name__}", where=where, hint="both ends need the same studio file"
                 )
             packet: Packet[Any] = self._packet.decode(raw)
-        except (msgspec.MsgspecError, RecursionError) as e:
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as e:
             raise RunError(
                 f"a message that does not read as {self._body.__name__}: {e}", where=where, hint="run the same posepipe on both sides"
             ) from None
