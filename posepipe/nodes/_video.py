@@ -22,6 +22,7 @@ from posepipe.pipeline.node import FrameLost
 from posepipe.pipeline.packet import U8, Frame
 
 _LOOKAHEAD = 20  # packets; deeper than the reordering of any H.264 or HEVC stream (16)
+_HELD_BACK = 2
 _TIE_S = 1e-6
 av.logging.set_level(av.logging.PANIC)  # decoder complaints reach the user as counted losses
 
@@ -225,6 +226,11 @@ class RecordedVideo(_Video):
         self._delivered = self._lost = self._hidden = 0
         self._last = 0
         self._look_ahead()
+        if self._stream.codec_context.has_b_frames:
+            # a decoder that reorders holds packets back at any other time: with them, the first frame of a round costs what the others cost
+            for _ in range(_HELD_BACK):
+                if self._waiting and self._waiting[0] is not None:
+                    self._ready.extend(f for f in self._decode(self._waiting.popleft()) if f.pts is not None)
 
     def _look_ahead(self) -> None:
         """Read packets until the next presentation times are known; None marks the end."""
