@@ -37,7 +37,7 @@ class HeatmapTopdown(Node):
 
     use = "heatmap.topdown"
     needs_rig = True
-    default_queue = (3, "drop_oldest")
+    default_queue = (1, "drop_oldest")  # an instant that waits makes the next one wait: a stale one is worth less than a resynced studio
 
     class Settings(NodeSettings, frozen=True):
         engine: Annotated[str, Meta(description="heatmap network: blazepose.full, or stub")] = "blazepose.full"
