@@ -6,6 +6,7 @@ formatted by hand and handed to rich as finished segments, 0.13 ms. rich places 
 
 from __future__ import annotations
 
+import abc
 import logging
 import sys
 import threading
@@ -242,7 +243,7 @@ def _live(console: Console) -> Live:
     return Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop", redirect_stderr=sys.stderr.isatty())
 
 
-class _Screen:
+class _Screen(abc.ABC):
     """Context manager: shows until the block ends. On a terminal a rich Live that vanishes at the end, else lines."""
 
     def __init__(self, runner: Runner, console: Console | None) -> None:
@@ -253,11 +254,11 @@ class _Screen:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="posepipe:screen", daemon=True)
 
-    def lines(self) -> list[Line]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def lines(self) -> list[Line]: ...
 
-    def log_line(self) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def log_line(self) -> str: ...
 
     def __enter__(self) -> Self:
         if self._live is not None:
