@@ -70,11 +70,12 @@ def _solve(
     trace = a00 + a11 + a22
     if not det > _SINGULAR * trace * trace * trace:
         return np.nan, np.nan, np.nan, np.inf
+    inverse = 1 / det
     return (
-        (c00 * g0 + c01 * g1 + c02 * g2) / det,
-        (c01 * g0 + c11 * g1 + c12 * g2) / det,
-        (c02 * g0 + c12 * g1 + c22 * g2) / det,
-        (c00 + c11 + c22) / det,
+        (c00 * g0 + c01 * g1 + c02 * g2) * inverse,
+        (c01 * g0 + c11 * g1 + c12 * g2) * inverse,
+        (c02 * g0 + c12 * g1 + c22 * g2) * inverse,
+        (c00 + c11 + c22) * inverse,
     )
 
 
@@ -82,8 +83,9 @@ def _solve(
 def _error(m: F64, focal: F64, x: float, y: float, px: float, py: float, pz: float) -> tuple[float, float]:
     """Squared reprojection error in pixels and depth of a point."""
     z = m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz + m[2, 3]
-    ex = focal[0] * (x - (m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3]) / z)
-    ey = focal[1] * (y - (m[1, 0] * px + m[1, 1] * py + m[1, 2] * pz + m[1, 3]) / z)
+    iz = 1 / z
+    ex = focal[0] * (x - (m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3]) * iz)
+    ey = focal[1] * (y - (m[1, 0] * px + m[1, 1] * py + m[1, 2] * pz + m[1, 3]) * iz)
     return ex * ex + ey * ey, z
 
 
