@@ -80,3 +80,17 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"valid here: {', '.join(names)}" if names else "nothing is valid here"
+
+
+def stopped_by(fault: BaseException) -> RunError:
+    """The fault that ended a run, as the error that a user sees."""
+    if isinstance(fault, RunError):
+        return fault
+    what, where, hint = (
+        (fault.what, fault.where, fault.hint)
+        if isinstance(fault, PosepipeError)
+        else (f"{type(fault).__name__}: {fault}", "", "the log above shows where")
+    )
+    error = RunError(what, where=where or "the studio stopped", hint=hint)
+    error.__cause__ = fault
+    return error

@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from .errors import PosepipeError, RunError
+from .errors import PosepipeError, RunError, stopped_by
+from .feed import Feed
 from .graph import Plan, PlanNode
 from .ledger import Drop
 from .links import Link, Queue
-from .node import Context, FrameLost, Node, Source
-from .packet import Frame, Packet, Poses, Span
+from .node import Context, Node, Source
+from .packet import Packet, Poses
 from .stats import TraceLog
 from .worker import Shared, Slot, Worker
 
-_FAR_BEHIND_S = 1.0
 _OFFLINE_QUEUE = 4
 
 
@@ -86,11 +86,11 @@ class Runner:
         self._warn = warn or logging.getLogger("posepipe").warning
         self.shared = Shared(offline=offline, trace=TraceLog() if trace else None)
         self._workers: dict[str, Worker] = {}
-        self._sources: list[tuple[Slot, threading.Thread]] = []
+        self._feeds: list[Feed] = []
         self.slots: dict[str, Slot] = {}
         self._closing = ExitStack()
         self._began_ns = self._ended_ns = 0
-        self.start_ns = 0
+        self.start_ns = self._broken = 0
         self._build()
         self.shared.ledger.side_nodes = self._side_nodes()
 
@@ -100,7 +100,7 @@ class Runner:
         for plan in self.plan.nodes:
             self.slots[plan.name] = slot = Slot(plan, plan.cls(plan.settings), self.shared)
             if issubclass(plan.cls, Source):
-                self._sources.append((slot, threading.Thread(target=self._feed, args=(slot,), name=f"posepipe:{plan.name}", daemon=True)))
+                self._feeds.append(Feed(slot, seconds=self._seconds, warn=self._warn, failed=self._source_failed))
                 continue
             worker = self._workers.setdefault(plan.process, Worker(plan.process, self.shared))
             worker.slots.append(slot)
@@ -177,12 +177,16 @@ class Runner:
         self.start_ns = self.shared.clock.now_ns() + 20_000_000
         for worker in self._workers.values():
             worker.start()
-        for _, thread in self._sources:
-            thread.start()
+        for feed in self._feeds:
+            feed.begin(self.start_ns)
 
     @property
     def running(self) -> bool:
-        return any(w.is_alive() for w in self._workers.values()) or any(t.is_alive() for _, t in self._sources)
+        return any(t.is_alive() for t in self._threads)
+
+    @property
+    def _threads(self) -> list[threading.Thread]:
+        return [*self._feeds, *self._workers.values()]
 
     def stop(self) -> None:
         """Planned stop: the sources end, what is under way is finished."""
@@ -191,21 +195,21 @@ class Runner:
     def finish(self, *, timeout_s: float = 10.0) -> None:
         """Wait for the drain, close the nodes, settle the ledger. RunError when a node made the studio stop or failed on everything."""
         until = time.monotonic() + timeout_s
-        for thread in [t for _, t in self._sources] + list(self._workers.values()):
+        for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(until - time.monotonic(), 0.01))
         self._ended_ns = time.monotonic_ns()
-        stuck = [t.name for t in [t for _, t in self._sources] + list(self._workers.values()) if t.is_alive()]
+        stuck = [t.name for t in self._threads if t.is_alive()]
         for slot in self.slots.values():
             for link in slot.inputs:
                 link.stop()
         self.close()
         self.shared.ledger.close()
         if self.shared.failure is not None:
-            raise _stopped_by(self.shared.failure)
+            raise stopped_by(self.shared.failure)
         for slot in self.slots.values():
             if slot.failure is not None and slot.failing == slot.errors and not slot.latency.count:  # a run too short to give up in
-                raise _stopped_by(slot.failure)
+                raise stopped_by(slot.failure)
         if stuck:
             raise RunError(
                 f"did not stop within {timeout_s:.0f} s: {', '.join(stuck)}", where="the studio stopped", hint="a node hangs in step"
@@ -220,66 +224,13 @@ class Runner:
         except (PosepipeError, OSError) as e:
             self._warn(f"{name}: while closing: {e}")
 
-    # sources ----------------------------------------------------------------------------------------------------------------
-
-    def _feed(self, slot: Slot) -> None:
-        try:
-            self._pace(slot)
-        except Exception as e:
-            self._source_failed(slot, e)
-        finally:
-            slot.ended = True
-            for link in slot.outputs:
-                link.end()
-
     def _source_failed(self, slot: Slot, error: Exception) -> None:
         """Live, a camera that breaks ends, and the studio goes on with the others while there are any."""
-        slot.errors += 1
-        slot.failure = _stopped_by(error)
-        slot.log.error("%s: %s: %s", slot.name, type(error).__name__, error, exc_info=not isinstance(error, PosepipeError))
-        if self.shared.offline or all(other.failure for other, _ in self._sources):
+        self._broken += 1
+        if self.shared.offline or self._broken == len(self._feeds):
             self.shared.fail(error)
         else:
             self._warn(f"{slot.name} has stopped: {error}; the studio goes on with the other cameras")
-
-    def _pace(self, slot: Slot) -> None:
-        """Frames exist at their due time and are decoded after it, as with a camera: the latency includes the decoding."""
-        source, shared = slot.node, self.shared
-        assert isinstance(source, Source)
-        step: Callable[[], Frame | None] = source.step  # type: ignore[attr-defined]
-        while not shared.stop.is_set():
-            due = source.due_s()
-            if self._seconds is not None and (due if due is not None else self._late_s(self.start_ns)) >= self._seconds:
-                return
-            due_ns = None if due is None else self.start_ns + int(due * 1e9)
-            if due_ns is not None and not shared.offline and (early_s := -self._late_s(due_ns)) > 0 and shared.stop.wait(early_s):
-                return
-            begin = shared.clock.now_ns()
-            try:
-                frame = step()
-            except FrameLost as lost:
-                shared.ledger.capture_lost(lost.count, slot.name, lost.reason)
-            else:
-                if frame is None:
-                    return
-                self._hand_on(slot, frame if due_ns is None else dataclasses.replace(frame, t_capture_ns=due_ns), begin)
-            if due_ns is not None and not shared.offline and self._late_s(due_ns) > _FAR_BEHIND_S:
-                passed = source.skip(self._late_s(self.start_ns))
-                if passed:
-                    shared.ledger.capture_lost(passed, slot.name, "decoder behind")
-
-    def _hand_on(self, slot: Slot, frame: Frame, begin_ns: int) -> None:
-        t_in = begin_ns if self.shared.offline else frame.t_capture_ns
-        t_out = self.shared.clock.now_ns()
-        slot.latency.add(t_out - t_in)
-        self.shared.ledger.capture((frame.camera, frame.seq))
-        span = Span(slot.name, t_in, t_out)
-        if self.shared.trace is not None:
-            self.shared.trace.capture(frame.seq, span)
-        slot.emit(Packet(frame.seq, frame.t_capture_ns, slot.name, frame, (span,), frame.frame_ids), wait=True)
-
-    def _late_s(self, due_ns: int) -> float:
-        return (self.shared.clock.now_ns() - due_ns) / 1e9
 
     # looking in -------------------------------------------------------------------------------------------------------------
 
@@ -328,16 +279,3 @@ class Runner:
             instants=self.shared.end_to_end.count,
             seconds=self.seconds,
         )
-
-
-def _stopped_by(fault: BaseException) -> RunError:
-    if isinstance(fault, RunError):
-        return fault
-    what, where, hint = (
-        (fault.what, fault.where, fault.hint)
-        if isinstance(fault, PosepipeError)
-        else (f"{type(fault).__name__}: {fault}", "", "the log above shows where")
-    )
-    error = RunError(what, where=where or "the studio stopped", hint=hint)
-    error.__cause__ = fault
-    return error
