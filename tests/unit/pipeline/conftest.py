@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from memory_nodes import Harness, Hooked
+from ring_kit import Rings
 
 
 @pytest.fixture
@@ -13,3 +14,10 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     Hooked.log.clear()
     yield Harness(tmp_path)
     Hooked.hooks.clear()
+
+
+@pytest.fixture
+def rings() -> Iterator[Rings]:
+    made = Rings()
+    yield made
+    made.close()

@@ -1,38 +1,17 @@
-"""A plan runs: nothing is lost unseen, nothing hangs, and offline every run is the same run."""
+"""A plan runs from opening to closing, and nothing is lost unseen on the way."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory_nodes import Harness, Instants, Sink, dropped, got
+from memory_nodes import Harness, dropped, got
+from runner_kit import LINE, TWO, until
 
-from posepipe.pipeline.errors import EngineError, GraphError, RunError, SourceError
+from posepipe.pipeline.errors import EngineError, GraphError, RunError
 from posepipe.pipeline.runner import Runner
-
-TWO = "capture: {use: mem.camera, each: {north: {}, south: {}}, frames: 12}\ninstants: {use: mem.instants, from: capture}\n"
-LINE = TWO + "work: {use: mem.work, from: instants}\nsink: {use: mem.sink, from: work}\n"
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that another thread is about to do."""
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.001)
-
-
-def refused(harness: Harness, nodes: str, **options: Any) -> RunError:
-    begin = time.monotonic()
-    with pytest.raises(RunError) as caught:
-        harness.run(nodes, **options)
-    assert time.monotonic() - begin < 8, "a fault must not wait for the time-out of a clean stop"
-    return caught.value
-
 
 # nothing is lost unseen -------------------------------------------------------------------------------------------------------
 
@@ -141,198 +120,6 @@ def test_a_camera_far_behind_is_asked_to_skip(harness: Harness) -> None:
     assert runner.shared.ledger.captured == 10
 
 
-# feedback and joins -----------------------------------------------------------------------------------------------------------
-
-
-def test_offline_feedback_is_exactly_the_previous_instant(harness: Harness) -> None:
-    nodes = (
-        LINE.replace("from: instants}", "from: instants, feedback: plus}")
-        .replace("sink:", "plus: {use: mem.plus, from: work}\nsink:")
-        .replace("from: work}\nsink: {use: mem.sink, from: work}", "from: work}\nsink: {use: mem.sink, from: plus}")
-    )
-    runner = harness.run(nodes.replace("frames: 12", "frames: 80"), offline=True)
-    sink = runner.slots["sink"].node
-    assert isinstance(sink, Sink)
-    assert [number.seen for _, number in sink.got] == [None, *range(79)]
-
-
-def test_offline_feedback_is_that_also_when_a_sink_is_slow(harness: Harness) -> None:
-    harness.hooks["sink"] = lambda _: time.sleep(0.002)
-    runner = harness.run(
-        TWO.replace("frames: 12", "frames: 60")
-        + "work: {use: mem.work, from: instants, feedback: plus}\nplus: {use: mem.plus, from: work}\nsink: {use: mem.sink, from: plus, process: own}",
-        offline=True,
-    )
-    sink = runner.slots["sink"].node
-    assert isinstance(sink, Sink)
-    assert [number.seen for _, number in sink.got] == [None, *range(59)]
-
-
-DIAMOND = TWO + (
-    "work: {use: mem.work, from: instants}\nleft: {use: mem.plus, from: work}\n"
-    "right: {use: mem.plus, from: work, add: 100, process: own}\nsum: {use: mem.sum, from: {left: left, right: right}}\nsink: {use: mem.sink, from: sum}"
-)
-
-
-def test_two_branches_meet_by_seq(harness: Harness) -> None:
-    runner = harness.run(DIAMOND, offline=True)
-    assert got(runner) == [(i, 20 * i + 101) for i in range(12)]
-    assert runner.shared.ledger.published == 24
-
-
-def test_offline_a_branch_may_run_far_ahead_of_the_other(harness: Harness) -> None:
-    nodes = DIAMOND.replace("frames: 12", "frames: 150").replace("add: 100, process: own", "add: 100, process: own, queue: {size: 140}")
-    ahead = threading.Event()
-
-    def right(number: Any) -> None:
-        if number.value == 0:
-            ahead.wait(0.3)
-
-    harness.hooks["right"] = right
-    runner = harness.run(nodes, offline=True)
-    assert [seq for seq, _ in got(runner)] == list(range(150))
-
-
-def test_what_one_branch_lost_the_join_gives_up(harness: Harness) -> None:
-    def right(number: Any) -> None:
-        if number.value in (20, 30):
-            raise ValueError("no")
-
-    waiting: list[int] = []
-    harness.hooks.update({"right": right, "sum": lambda _: waiting.append(len(runner.slots["sum"].joins))})
-    runner = harness.runner(DIAMOND, offline=True)
-    runner.open()
-    runner.start()
-    runner.finish(timeout_s=20)
-    assert [seq for seq, _ in got(runner)] == [0, 1, *range(4, 12)]
-    assert sum(dropped(runner).values()) == 4
-    assert set(dropped(runner)) <= {("right", "error: ValueError"), ("sum", "its other input never came")}
-    assert runner.shared.ledger.balance == 0
-    assert waiting[-1] == 0, "what waits in vain is given up as soon as a later pair is complete"
-
-
-def test_frames_of_both_ways_are_published_when_they_differ(harness: Harness) -> None:
-    runner = harness.run(
-        """north: {use: mem.camera, frames: 5}
-        south: {use: mem.camera, frames: 5}
-        a: {use: mem.instants, from: north}
-        b: {use: mem.instants, from: south}
-        left: {use: mem.work, from: a}
-        right: {use: mem.work, from: b}
-        sum: {use: mem.sum, from: {left: left, right: right}}
-        sink: {use: mem.sink, from: sum}""",
-        offline=True,
-    )
-    assert got(runner) == [(i, 20 * i) for i in range(5)]
-    assert runner.shared.ledger.published == 10
-
-
-# faults -----------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_node_that_throws_on_one_packet_loses_that_packet(harness: Harness) -> None:
-    def work(frames: Any) -> int:
-        if frames.seq == 4:
-            raise ZeroDivisionError("just once")
-        return int(frames.seq)
-
-    harness.hooks["work"] = work
-    runner = harness.run(LINE, offline=True)
-    assert [seq for seq, _ in got(runner)] == [i for i in range(12) if i != 4]
-    assert dropped(runner) == {("work", "error: ZeroDivisionError"): 2}
-    assert runner.slots["work"].errors == 1
-
-
-def test_a_join_that_throws_on_one_frame_loses_that_frame(harness: Harness) -> None:
-    def instants(frame: Any) -> None:
-        if (frame.camera, frame.seq) == ("south", 4):
-            raise ZeroDivisionError("just once")
-
-    harness.hooks["instants"] = instants
-    runner = harness.run(LINE, offline=True)
-    assert dropped(runner)["instants", "error: ZeroDivisionError"] == 1
-
-
-@pytest.mark.parametrize("offline", [True, False])
-@pytest.mark.parametrize("node", ["instants", "work", "sink"])
-def test_a_node_that_always_throws_stops_the_studio_and_is_named(harness: Harness, node: str, offline: bool) -> None:
-    def broken(_: Any) -> None:
-        raise ZeroDivisionError("every time")
-
-    harness.hooks[node] = broken
-    nodes = LINE.replace("frames: 12", "frames: 100000").replace("each:", "queue: {size: 8}, each:")
-    error = refused(harness, nodes.replace("from: capture}", "from: capture, queue: {size: 64, full: block}}"), offline=offline)
-    assert str(error) == f"node {node}: 30 packets in a row failed: ZeroDivisionError: every time\n  -> the log above shows where"
-
-
-def test_the_hint_of_an_error_is_kept(harness: Harness) -> None:
-    def broken(_: Any) -> None:
-        raise EngineError("the network takes 3 channels", hint="pull it again")
-
-    harness.hooks["work"] = broken
-    error = refused(harness, LINE.replace("frames: 12", "frames: 500"), offline=True)
-    assert str(error) == "node work: 30 packets in a row failed: the network takes 3 channels\n  -> pull it again"
-
-
-def test_a_node_that_fails_on_all_of_a_short_run_is_a_fault_too(harness: Harness) -> None:
-    def broken(_: Any) -> None:
-        raise ZeroDivisionError("every time")
-
-    harness.hooks["work"] = broken
-    error = refused(harness, LINE, offline=True)
-    assert str(error).startswith("node work: 12 packets in a row failed: ZeroDivisionError: every time")
-
-
-def test_live_a_camera_that_breaks_ends_and_the_others_go_on(harness: Harness) -> None:
-    def north(seq: int) -> None:
-        if seq == 3:
-            raise OSError("cable out")
-
-    harness.hooks["capture/north"] = north
-    runner = harness.run(
-        LINE.replace("from: capture}", "from: capture, queue: {size: 64}}").replace(
-            "work, from: instants}", "work, from: instants, queue: {size: 64}}"
-        )
-    )
-    assert [seq for seq, _ in got(runner)] == list(range(12))
-    assert harness.warnings == ["capture/north has stopped: cable out; the studio goes on with the other cameras"]
-    assert runner.shared.ledger.captured == 15
-
-
-def test_offline_a_camera_that_breaks_is_a_fault(harness: Harness) -> None:
-    def north(seq: int) -> None:
-        if seq == 3:
-            raise SourceError("cable out", where="camera north", hint="plug it in")
-
-    harness.hooks["capture/north"] = north
-    error = refused(harness, LINE, offline=True)
-    assert str(error) == "camera north: cable out\n  -> plug it in"
-
-
-def test_live_when_the_last_camera_breaks_the_studio_stops(harness: Harness) -> None:
-    def camera(seq: int) -> None:
-        if seq == 3:
-            raise OSError("power cut")
-
-    harness.hooks.update({"capture/north": camera, "capture/south": camera})
-    error = refused(harness, LINE)
-    assert str(error) == "the studio stopped: OSError: power cut\n  -> the log above shows where"
-
-
-def test_a_node_that_hangs_is_named(harness: Harness) -> None:
-    go_on = threading.Event()
-    harness.hooks["work"] = lambda frames: go_on.wait(20)
-    runner = harness.runner(LINE)
-    runner.open()
-    runner.start()
-    until(lambda: len(runner.slots["work"].inputs[0]) > 0)
-    try:
-        with pytest.raises(RunError, match="did not stop within 0 s: posepipe:main\n  -> a node hangs in step"):
-            runner.finish(timeout_s=0.1)
-    finally:
-        go_on.set()
-
-
 # life -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -409,50 +196,6 @@ def test_what_is_measured(harness: Harness) -> None:
     for _, spans in itertools.groupby(events, key=lambda e: e["args"]["seq"]):
         ends = [e["ts"] + e["dur"] for e in spans]
         assert ends == sorted(ends), "a packet passes its nodes one after the other"
-
-
-# offline every run is the same run --------------------------------------------------------------------------------------------
-
-
-def test_two_offline_runs_give_the_same(harness: Harness) -> None:
-    """Also when the threads get on differently: the cameras are slowed down by turns."""
-    nodes = (
-        LINE.replace("from: instants}", "from: instants, feedback: work}")
-        .replace("north: {}", "north: {lost: [2, 9]}")
-        .replace("frames: 12", "frames: 40")
-    )
-    seen: list[Any] = []
-    orders: list[list[tuple[str, int]]] = []
-    for slow in ("capture/north", "capture/south"):
-        order: list[tuple[str, int]] = []
-        harness.hooks.clear()
-        harness.hooks.update(
-            {slow: lambda seq: time.sleep(0.002 * (seq % 3)), "instants": lambda f, order=order: order.append((f.camera, f.seq))}
-        )
-        runner = harness.run(nodes, offline=True)
-        sink = runner.slots["sink"].node
-        assert isinstance(sink, Sink)
-        seen.append(sink.got)
-        orders.append(order)
-    assert seen[0] == seen[1]
-
-
-def test_offline_no_camera_gets_ahead_in_memory(harness: Harness) -> None:
-    runner = harness.runner(LINE.replace("frames: 12", "frames: 100, period_s: 0.01"), offline=True)
-    south = runner.slots["capture/south"]
-
-    def slow(seq: int) -> None:
-        if seq == 0:
-            until(lambda: len(south.outputs[0]) == south.outputs[0].queue.size)
-
-    harness.hooks["capture/north"] = slow
-    runner.open()
-    runner.start()
-    runner.finish(timeout_s=20)
-    instants = runner.slots["instants"].node
-    assert isinstance(instants, Instants)
-    assert instants.most_waiting <= 2
-    assert len(got(runner)) == 100
 
 
 def test_a_plan_can_be_built_and_never_started(harness: Harness) -> None:
