@@ -35,20 +35,26 @@ def standing(x_m: float = 0.0, y_m: float = 0.0) -> Array:
     return np.array(joints) + np.array([x_m, y_m, 0.0])
 
 
+def looking_at(centre_m: tuple[float, float, float], target_m: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Array:
+    """camera_from_world [3,4] of a camera at centre_m that looks at target_m, upright."""
+    centre = np.array(centre_m, np.float64)
+    forward = np.array(target_m, np.float64) - centre
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return np.column_stack([rotation, -rotation @ centre])
+
+
 def ring(count: int = 4, *, width: int = 1280, height: int = 960, radius_m: float = 4.0, height_m: float = 1.6) -> Rig:
     """Cameras on a circle (two: a quarter apart) that look at (0, 0, 0.9); no distortion; a person in the middle is half the picture high."""
     cameras = []
     for k in range(count):
         angle = 0.3 + 2 * np.pi * k / max(count, 3 if count != 2 else 4)
-        centre = np.array([radius_m * np.cos(angle), radius_m * np.sin(angle), height_m])
-        forward = np.array([0.0, 0.0, 0.9]) - centre
-        forward /= np.linalg.norm(forward)
-        right = np.cross(forward, [0.0, 0.0, 1.0])
-        right /= np.linalg.norm(right)
-        rotation = np.stack([right, np.cross(forward, right), forward])
+        pose = looking_at((radius_m * np.cos(angle), radius_m * np.sin(angle), height_m), (0.0, 0.0, 0.9))
         focal = 1.2 * height
         matrix = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-        cameras.append(Camera(NAMES[k], width, height, matrix, np.zeros(5), np.column_stack([rotation, -rotation @ centre])))
+        cameras.append(Camera(NAMES[k], width, height, matrix, np.zeros(5), pose))
     return Rig(tuple(cameras))
 
 

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from people import looking_at
 
 from posepipe.calib import Camera, ImageTransform, Rig
 from posepipe.pipeline.skeleton import BLAZEPOSE33
 
 MATRIX = np.array([[1680.0, 0, 540], [0, 1675, 955], [0, 0, 1]])
 LENS = np.array([-0.047, 0.137, 0.0006, -0.0005, 0.01])
-
-
-def looking_at(centre_m, target_m=(0.0, 0.0, 1.0)):
-    """camera_from_world [3,4] of a camera at centre_m that looks at target_m, upright."""
-    centre = np.asarray(centre_m, float)
-    forward = np.asarray(target_m, float) - centre
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    return np.column_stack([rotation, -rotation @ centre])
 
 
 def camera(name="cam01", centre_m=(4.0, 0.0, 2.0), *, matrix=MATRIX, distortion=LENS, image=None):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rigs import camera, looking_at, ring
+from people import looking_at
+from rigs import camera, ring
 
 from posepipe.calib import Camera, ImageTransform, Rig, load_rig, save_rig
 from posepipe.pipeline.errors import RecordError, RigError

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from rigs import LENS, MATRIX, camera, looking_at, ring
+from people import looking_at
+from rigs import LENS, MATRIX, camera, ring
 
 from posepipe.calib import Camera, ImageTransform, Rig
 from posepipe.pipeline.errors import RigError

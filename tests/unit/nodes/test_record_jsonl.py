@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import node_kit
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +20,6 @@ from quota import file_limit
 
 from posepipe.nodes.record_jsonl import RecordJsonl, encode, read_recording
 from posepipe.pipeline.errors import RecordError
-from posepipe.pipeline.node import Context
 from posepipe.pipeline.packet import Packet, Poses, Sync
 from posepipe.pipeline.skeleton import COCO17
 
@@ -49,34 +48,16 @@ def packet(seq: int, body: Poses | None = None) -> Packet[Poses]:
     return Packet(seq, 1_700_000_000_000_000_000 + seq, "smooth", body or poses(seed=seq), (), ())
 
 
-class Studio:
-    """A context around one recorder."""
+class Studio(node_kit.Studio):
+    """The runner's side of one recorder."""
 
     def __init__(self) -> None:
-        self.warnings: list[str] = []
+        super().__init__(("north", "south"))
 
     def recorder(self, file: Path, *, overwrite: bool = False) -> RecordJsonl:
         node = RecordJsonl(RecordJsonl.Settings(file=str(file), overwrite=overwrite))
-        self.context: dict[str, Any] = {}
-        ctx = Context(
-            studio="hall",
-            name="record",
-            key="record",
-            cameras=("north", "south"),
-            caps={},
-            graph_sha256="ab" * 32,
-            offline=False,
-            loop=False,
-            rig=None,
-            engines={},
-            resolve=Path,
-            now_ns=lambda: 1_700_000_000_000_000_000,
-            stopping=threading.Event(),
-            drop=lambda body, reason: None,
-            warn=self.warnings.append,
-        )
         try:
-            node.open(ctx)
+            node.open(self.context(name="record", key="record"))
         except RecordError:
             node.close()
             raise
