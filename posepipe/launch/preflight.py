@@ -10,7 +10,7 @@ from posepipe.nodes._video import StreamInfo, open_video
 from posepipe.nodes.capture_video import CaptureVideo
 from posepipe.pipeline.errors import SourceError
 from posepipe.pipeline.graph import Plan
-from posepipe.pipeline.runner import Runner
+from posepipe.pipeline.runner import Running
 
 _RATE_TOLERANCE = 0.01
 _RATE_DRIFT = 0.0005
@@ -33,9 +33,9 @@ def probe_recordings(plan: Plan, resolve: Callable[[str], Path]) -> dict[str, St
     return infos
 
 
-def opened(runner: Runner) -> dict[str, StreamInfo]:
+def opened(runner: Running) -> dict[str, StreamInfo]:
     """The same of all cameras, once they are open."""
-    return {slot.plan.key or slot.plan.base: slot.node.info for slot in runner.slots.values() if isinstance(slot.node, CaptureVideo)}
+    return {camera: info for camera, info in runner.opened().items() if isinstance(info, StreamInfo)}
 
 
 def purpose(plan: Plan) -> list[str]:
@@ -45,12 +45,10 @@ def purpose(plan: Plan) -> list[str]:
     return ["nothing in this studio publishes, so every frame will be accounted as dropped; publish.zmq is what subscribers listen to"]
 
 
-def begin_rounds_together(runner: Runner) -> None:
+def begin_rounds_together(runner: Running) -> None:
     """Recordings that are looped start each round at the same moment, also when one is shorter than the others."""
-    captures = [slot.node for slot in runner.slots.values() if isinstance(slot.node, CaptureVideo)]
-    longest_s = max((c.info.frames / c.info.rate_hz for c in captures if c.info.frames and c.info.rate_hz), default=0.0)
-    for capture in captures:
-        capture.begin_rounds_together(longest_s)
+    infos = opened(runner).values()
+    runner.begin_rounds_together(max((i.frames / i.rate_hz for i in infos if i.frames and i.rate_hz), default=0.0))
 
 
 def check(plan: Plan, rig: Rig | None, infos: Mapping[str, StreamInfo], *, recorded: bool = True) -> list[str]:

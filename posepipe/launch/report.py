@@ -14,7 +14,8 @@ from rich.table import Table
 
 from posepipe.pipeline.graph import Budget, Plan
 from posepipe.pipeline.ledger import Drop
-from posepipe.pipeline.runner import NodeView, Runner, Snapshot
+from posepipe.pipeline.runner import Running
+from posepipe.pipeline.snapshot import NodeView, Snapshot
 
 from .machine import Machine as Machine
 
@@ -33,7 +34,7 @@ class Verdict:
     blame: str
 
 
-def summary(runner: Runner, *, machine: Machine) -> dict[str, Any]:
+def summary(runner: Running, *, machine: Machine) -> dict[str, Any]:
     """The run as plain data (JSON). Call it after `runner.finish()`; `machine` was made before the start.
 
     Durations in ms; `balance` is captured - published - dropped, 0 unless there is a bug; `cpu_percent` is the mean over the run,
@@ -41,10 +42,10 @@ def summary(runner: Runner, *, machine: Machine) -> dict[str, Any]:
     """
     machine.stop()
     now = runner.snapshot()
-    trace = runner.shared.trace
+    trace = runner.trace
     # offline the queues are filled on purpose: a latency says nothing there
-    verdicts = [] if runner.shared.offline else judge(runner.plan, now, trace=trace.chrome() if trace is not None else None)
-    runs_on = {name: text for name, slot in runner.slots.items() if (text := getattr(slot.node, "runs_on", ""))}
+    verdicts = [] if runner.offline else judge(runner.plan, now, trace=trace.chrome() if trace is not None else None)
+    runs_on = dict(runner.runs_on())
     return {
         "studio": runner.plan.studio,
         "seconds": round(now.seconds, 3),

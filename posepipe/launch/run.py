@@ -19,7 +19,7 @@ import cv2
 
 from posepipe.pipeline.errors import GraphError, PosepipeError, RunError
 from posepipe.pipeline.graph import Plan
-from posepipe.pipeline.runner import Runner
+from posepipe.pipeline.runner import Runner, Running
 
 from . import preflight, studio
 from .pulling import pull
@@ -82,22 +82,22 @@ def run(
         preflight.begin_rounds_together(runner)
         _await_subscribers(runner, subscribers, subscribers_within_s)
         machine = Machine()
-        if not runner.shared.stop.is_set():
+        if not runner.stopping:
             _live(runner, plan, offline=offline, total=max((i.frames for i in infos.values() if i.frames), default=None))
         figures = report(runner, machine=machine)
     print_summary(figures)
     _write(summary, figures)
-    if trace is not None and runner.shared.trace is not None:
-        _write(trace, runner.shared.trace.chrome())
+    if trace is not None and runner.trace is not None:
+        _write(trace, runner.trace.chrome())
     return Done(figures, bool(asked))
 
 
-def _live(runner: Runner, plan: Plan, *, offline: bool, total: int | None) -> None:
+def _live(runner: Running, plan: Plan, *, offline: bool, total: int | None) -> None:
     with OfflineProgress(runner, total=total) if offline else LiveScreen(runner):
         gc.collect()
         gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
         runner.start()
-        while runner.running and runner.shared.failure is None:
+        while runner.running:
             time.sleep(_POLL_S)
         runner.finish()
 
@@ -115,7 +115,7 @@ def _patience() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopping(runner: Runner) -> Iterator[list[int]]:
+def _stopping(runner: Running) -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM stop the studio in order; the second Ctrl-C interrupts at once. Yields the signals that came."""
     came: list[int] = []
 
@@ -133,12 +133,12 @@ def _stopping(runner: Runner) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _await_subscribers(runner: Runner, count: int, within_s: float) -> None:
+def _await_subscribers(runner: Running, count: int, within_s: float) -> None:
     if count <= 0:
         return
     until = time.monotonic() + within_s
     print(f"waiting for {count} subscriber{'s' if count > 1 else ''} (at most {within_s:.0f} s)", file=sys.stderr, flush=True)
-    while not runner.shared.stop.is_set():
+    while not runner.stopping:
         there = runner.subscribers()
         if there >= count:
             return

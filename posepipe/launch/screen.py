@@ -25,7 +25,8 @@ from rich.style import Style
 
 from posepipe.pipeline.graph import Budget, Plan
 from posepipe.pipeline.node import Source
-from posepipe.pipeline.runner import NodeView, Runner, Snapshot
+from posepipe.pipeline.runner import Running
+from posepipe.pipeline.snapshot import NodeView, Snapshot
 
 _REFRESH_S = 0.5
 _LOG_EVERY_S = 5.0
@@ -246,7 +247,7 @@ def _live(console: Console) -> Live:
 class _Screen(abc.ABC):
     """Context manager: shows until the block ends. On a terminal a rich Live that vanishes at the end, else lines."""
 
-    def __init__(self, runner: Runner, console: Console | None) -> None:
+    def __init__(self, runner: Running, console: Console | None) -> None:
         self._runner = runner
         self._console = console or Console(file=sys.stdout)
         self._live = _live(self._console) if self._console.is_terminal else None
@@ -306,7 +307,7 @@ class LiveScreen(_Screen):
     with LiveScreen(runner): ... refreshes in place on a terminal. Elsewhere (a log file, CI) it prints a line every 5 s.
     """
 
-    def __init__(self, runner: Runner, *, console: Console | None = None) -> None:
+    def __init__(self, runner: Running, *, console: Console | None = None) -> None:
         super().__init__(runner, console)
         self._seen: deque[Snapshot] = deque(maxlen=_RATE_OVER)
 
@@ -324,7 +325,7 @@ class LiveScreen(_Screen):
 class OfflineProgress(_Screen):
     """Shows how far an offline run is. total: instants that there will be, None when nobody knows."""
 
-    def __init__(self, runner: Runner, *, total: int | None = None, console: Console | None = None) -> None:
+    def __init__(self, runner: Running, *, total: int | None = None, console: Console | None = None) -> None:
         super().__init__(runner, console)
         self._total = total
         self._bar = "━" if self._console.encoding.lower().startswith("utf") else "#"

@@ -1,9 +1,9 @@
 """Messages between processes: a packet without its pixels, which stay in their slots.
 
     codec = Headers(Frame)                                          # one per link, for what its port carries
-    data = codec.encode(packet, slots={("north", 7): ref})          # a few hundred bytes
+    data = codec.encode(packet)                                     # a few hundred bytes
     packet = codec.decode(data, where="link north -> instants")     # Packet[FrameRef]
-    packet, lost = resolve(packet, readers)                         # Packet[Frame], its planes views into the ring
+    packet, lost = resolve(packet, {ring.id: reader})               # Packet[Frame], its planes views into the ring
 
 Eight bytes in every version (``PPL``, the version, CRC-32 of the rest and the version), then MessagePack: the name of the
 body's type and the packet, fields by name, arrays as [dtype, shape, little-endian bytes]. Any dataclass of numbers, strings,
@@ -14,19 +14,20 @@ its checksum, its type and the type of every field and array: a message that is 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
 
 import msgspec
 import numpy as np
 
 from .errors import RunError
+from .ledger import shares
 from .packet import Frame, FrameId, FrameSet, Packet, Sync
 from .ring import SlotRef
 from .ringends import RingReader
 
-LINK_VERSION = 1
+LINK_VERSION = 2
 _MAGIC = b"PPL"
 _HEAD = len(_MAGIC) + 1 + 4
 _DTYPES = ("<f4", "<f8", "<i8", "<i4", "|u1", "|b1")
@@ -63,13 +64,13 @@ class Headers:
         self._envelope = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
         self._packet = msgspec.msgpack.Decoder(Packet[on_the_wire], dec_hook=_decode_array)  # type: ignore[valid-type]
 
-    def encode(self, packet: Packet[Any], *, slots: Mapping[FrameId, SlotRef] | None = None) -> bytes:
-        """slots: where the frames of a `Frame` or `FrameSet` lie."""
+    def encode(self, packet: Packet[Any]) -> bytes:
+        """The frames of a `Frame` or `FrameSet` have to lie in slots."""
         body = packet.body
         if not isinstance(body, self._body):
             raise RunError(f"a {type(body).__name__} on a link that carries {self._body.__name__}", where=f"node {packet.source}")
         if isinstance(body, (Frame, FrameSet)):
-            packet = _with(packet, _refer(body, slots or {}), packet.frames)
+            packet = _with(packet, _refer(body))
         rest = self._encoder.encode((self._body.__name__, packet))
         return b"".join((_MAGIC, bytes((LINK_VERSION,)), _checksum(LINK_VERSION, rest), rest))
 
@@ -104,38 +105,62 @@ class Headers:
         return packet
 
 
-def resolve(packet: Packet[Any], readers: Mapping[str, RingReader]) -> tuple[Packet[Any] | None, tuple[FrameId, ...]]:
-    """Put views into the slots in place of the references, and say which frames had been overwritten by then.
+def resolve(
+    packet: Packet[Any], readers: Mapping[int, RingReader], *, done: Callable[[], None] | None = None
+) -> tuple[Packet[Any] | None, Packet[Any] | None]:
+    """Put views into the slots in place of the references; what is left of the packet, and what of it had been overwritten by then.
 
-    readers: camera -> its ring. A set goes on without the cameras that were lost, which are then missing in it; no packet is
-    left when no frame is.
+    readers: ring id -> its reader; a ring that this process does not have (any more) counts as overwritten. A set goes on without
+    the cameras that were lost, which are then missing in it; no packet is left when no frame is. done: called when nobody holds
+    any of its pictures any more.
     """
     body = packet.body
-    if isinstance(body, FrameRef):
-        frame = _look(body, readers)
-        return (_with(packet, frame, packet.frames), ()) if frame else (None, packet.frames)
-    if not isinstance(body, FrameSetRef):
-        return packet, ()
-    found = {ref.camera: _look(ref, readers) for ref in body.frames}
+    if not isinstance(body, (FrameRef, FrameSetRef)):
+        return packet, None
+    refs = (body,) if isinstance(body, FrameRef) else body.frames
+    each = _after(len(refs), done) if done is not None else None
+    found = {ref.camera: _look(ref, readers, each) for ref in refs}
     frames = {camera: frame for camera, frame in found.items() if frame}
-    lost = tuple((ref.camera, ref.seq) for ref in body.frames if ref.camera not in frames)
+    gone = {(ref.camera, ref.seq) for ref in refs if ref.camera not in frames}
+    lost = _part(packet, gone, within=True) if gone else None
     if not frames:
         return None, lost
-    sync = body.sync if not lost else _without(body.sync, {body.cameras.index(camera) for camera, _ in lost}, frames)
+    if isinstance(body, FrameRef):
+        return _with(packet, frames[body.camera]), None
+    sync = body.sync if not gone else _without(body.sync, {body.cameras.index(camera) for camera, _ in gone}, frames)
     instant = FrameSet(body.seq, body.t_capture_ns, body.cameras, frames, sync)
-    return _with(packet, instant, tuple(f for f in packet.frames if f not in lost)), lost
+    return _with(_part(packet, gone, within=False) if gone else packet, instant), lost
 
 
-def _with(packet: Packet[Any], body: object, frames: tuple[FrameId, ...]) -> Packet[Any]:
+def _with(packet: Packet[Any], body: object) -> Packet[Any]:
     """`dataclasses.replace`, which costs 20 us on a processor that has just woken up."""
-    return Packet(packet.seq, packet.t_capture_ns, packet.source, body, packet.trace, frames)
+    return Packet(packet.seq, packet.t_capture_ns, packet.source, body, packet.trace, packet.frames, packet.shares)
 
 
-def _look(ref: FrameRef, readers: Mapping[str, RingReader]) -> Frame | None:
-    reader = readers.get(ref.camera)
-    if reader is None:
-        raise RunError(f"a frame of camera {ref.camera}, whose ring this process was not given", hint="report this: it is a bug")
-    return reader.frame(ref.slot, camera=ref.camera)
+def _part(packet: Packet[Any], of: Container[FrameId], *, within: bool) -> Packet[Any]:
+    """A packet that answers only for the frames that are, or are not, among those."""
+    kept = [(f, share) for f, share in zip(packet.frames, shares(packet), strict=True) if (f in of) == within]
+    return replace(packet, frames=tuple(f for f, _ in kept), shares=tuple(share for _, share in kept))
+
+
+def _look(ref: FrameRef, readers: Mapping[int, RingReader], done: Callable[[], None] | None) -> Frame | None:
+    reader = readers.get(ref.slot.ring)
+    frame = reader.frame(ref.slot, camera=ref.camera, done=done) if reader is not None else None
+    if frame is None and done is not None:
+        done()
+    return frame
+
+
+def _after(count: int, done: Callable[[], None]) -> Callable[[], None]:
+    """Call it that often, and `done` is called."""
+    left = [count]
+
+    def one() -> None:
+        left[0] -= 1
+        if not left[0]:
+            done()
+
+    return one
 
 
 def _without(sync: Sync, lost: set[int], frames: Mapping[str, Frame]) -> Sync:
@@ -143,18 +168,16 @@ def _without(sync: Sync, lost: set[int], frames: Mapping[str, Frame]) -> Sync:
     return Sync(max(times) - min(times), tuple(v for v in sync.views if v not in lost), tuple(sorted({*sync.missing, *lost})))
 
 
-def _refer(body: Frame | FrameSet, slots: Mapping[FrameId, SlotRef]) -> FrameRef | FrameSetRef:
+def _refer(body: Frame | FrameSet) -> FrameRef | FrameSetRef:
     if isinstance(body, FrameSet):
-        frames = tuple(_reference(frame, slots) for frame in body.frames.values())
-        return FrameSetRef(body.seq, body.t_capture_ns, body.cameras, frames, body.sync)
-    return _reference(body, slots)
+        return FrameSetRef(body.seq, body.t_capture_ns, body.cameras, tuple(map(_reference, body.frames.values())), body.sync)
+    return _reference(body)
 
 
-def _reference(frame: Frame, slots: Mapping[FrameId, SlotRef]) -> FrameRef:
-    slot = slots.get((frame.camera, frame.seq))
-    if slot is None:
+def _reference(frame: Frame) -> FrameRef:
+    if frame.slot is None:
         raise RunError(f"frame {frame.seq} of camera {frame.camera} lies in no slot", hint="report this: it is a bug")
-    return FrameRef(frame.camera, frame.seq, frame.t_capture_ns, slot)
+    return FrameRef(frame.camera, frame.seq, frame.t_capture_ns, frame.slot)
 
 
 def _checksum(version: int, rest: bytes | memoryview) -> bytes:

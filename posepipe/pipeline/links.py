@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -32,7 +33,7 @@ class Link:
     `put` returns the packet that was lost, if any.
     """
 
-    __slots__ = ("_items", "ended", "freed", "high_water", "port", "queue", "reader", "ready", "stopped", "writer")
+    __slots__ = ("_items", "ended", "freed", "high_water", "port", "queue", "reader", "ready", "stopped", "taken", "writer")
 
     def __init__(
         self, writer: str, reader: str, port: str, queue: Queue, *, ready: threading.Condition, freed: threading.Condition | None
@@ -43,6 +44,8 @@ class Link:
         self.ended = False
         self.stopped = False
         self.high_water = 0
+        self.taken: Callable[[], None] | None = None
+        """Called for each packet that leaves; a writer in another process waits for that."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -51,6 +54,11 @@ class Link:
     def head_ns(self) -> int:
         """Capture time of the oldest packet; only the reader asks, when it is not empty."""
         return self._items[0].t_capture_ns
+
+    @property
+    def why(self) -> str:
+        """Why `put` lost a packet."""
+        return f"queue full ({self.queue.full})"
 
     @property
     def room(self) -> bool:
@@ -81,6 +89,8 @@ class Link:
         if self.queue.full == "block" and self.freed is not None and self.freed is not self.ready:
             with self.freed:
                 self.freed.notify_all()
+        if self.taken is not None:
+            self.taken()
         return packet
 
     def end(self) -> None:

@@ -8,8 +8,8 @@ inherits both through its packet.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ I64 = NDArray[np.int64]
 PixelFormat = Literal["i420", "nv12"]
 Tier = Literal["volumetric", "algebraic", "lifted", "held"]
 FrameId = tuple[str, int]
+WHOLE = 1 << 60
+"""All of a captured frame, in the ledger's shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ class Frame:
     height: int
     planes: tuple[U8, ...]
     full_range: bool = False
+    slot: Any = field(default=None, repr=False, compare=False)
+    """Where the picture lies in shared memory (`ring.SlotRef`); None: in the decoder's own."""
+    lease: Any = field(default=None, repr=False, compare=False)
+    """What keeps a picture of another process (`ringends.Lease`): hold the frame, not its planes, beyond a `step`."""
+
+    @property
+    def whole(self) -> bool:
+        """False when the picture was overwritten while it was read: what was made of it is void."""
+        return self.lease is None or self.lease.whole
 
     @property
     def frame_ids(self) -> tuple[FrameId, ...]:
@@ -70,6 +81,11 @@ class FrameSet:
     @property
     def frame_ids(self) -> tuple[FrameId, ...]:
         return tuple((f.camera, f.seq) for f in self.frames.values())
+
+    @property
+    def whole(self) -> bool:
+        """False when one of its pictures was overwritten while it was read."""
+        return all(f.whole for f in self.frames.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +137,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Packet(Generic[T]):
-    """A body on its way. `frames` names the captured frames it was made from (the ledger's key)."""
+    """A body on its way. `frames` names the captured frames it was made from (the ledger's key), `shares` how much of each this
+    branch answers for (empty: all; see `ledger`)."""
 
     seq: int
     t_capture_ns: int
@@ -129,6 +146,7 @@ class Packet(Generic[T]):
     body: T
     trace: tuple[Span, ...]
     frames: tuple[FrameId, ...]
+    shares: tuple[int, ...] = ()
 
 
 def readonly(array: NDArray[np.generic]) -> None:

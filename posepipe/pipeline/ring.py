@@ -1,21 +1,20 @@
 """Frames between processes: a ring of slots in shared memory, one writer, any number of readers, no name, no copy for a reader.
 
-    ring = FrameRing.create(8, width=1920, height=1080)     # whoever has it hands `ring.fds` on: pass_fds, or SCM_RIGHTS
-    writer = RingWriter(FrameRing.attach(fds))              # in the capture process
+    ring = FrameRing.create(8, width=1920, height=1080)     # whoever has it hands `ring.fd` on (SCM_RIGHTS, pass_fds)
+    writer = RingWriter(FrameRing.attach(fd))               # in the capture process
     ref = writer.put(frame)                                 # or slot(), decode into its planes, commit()
-    reader = RingReader(FrameRing.attach(fds))              # in any other
+    reader = RingReader(FrameRing.attach(fd))               # in any other
     frame = reader.frame(ref, camera="north")               # views into the slot; None when the writer was faster
     ...
-    usable = reader.release(ref)                            # False: overwritten meanwhile, what was made of it is void
+    usable = frame.lease.whole                              # False: overwritten meanwhile, what was made of it is void
 
-A `SlotRef` travels in the header message (`headers`). Live, the writer takes the oldest slot, and a reader that was too slow
-notices. With `credits` the writer takes no slot that a seated reader has still to release, and the slots of a reader that died
-come free by `evict`. This file is the memory and its descriptors, `ringends` the two ends.
+A `SlotRef` travels in the header message (`headers`). The writer takes the oldest slot, and a reader that was too slow notices:
+no reader, dead or slow, can hold up a camera. A lossless link pins its slots in the writer until its reader has said that it is
+done (`remote`). This file is the memory and its descriptor, `ringends` the two ends.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import secrets
@@ -25,11 +24,10 @@ from functools import lru_cache
 import numpy as np
 
 from .errors import RunError
-from .packet import I64, PixelFormat
-from .ringmemory import anonymous_memory, close_all, mapped
+from .packet import PixelFormat
+from .ringmemory import anonymous_memory, close, mapped
 
-LAYOUT = 1
-SEATS = 16
+LAYOUT = 2
 FORMATS: tuple[PixelFormat, ...] = ("i420", "nv12")
 HEADER_WORDS = 16
 _MAGIC = int.from_bytes(b"pposring", "little") >> 1
@@ -78,91 +76,51 @@ def _round_up(n: int, to: int) -> int:
 
 
 class FrameRing:
-    """A ring as its descriptors: what a supervisor holds and hands on. Maps no pixels.
+    """A ring as its descriptor: what a supervisor holds and hands on. Maps no pixels.
 
-    fds: the memory; with credits also the two ends of the bell that tells a waiting writer of a free slot. They belong to this
-    object: `close` it after its ends; frames that are still held stay readable.
+    fd belongs to this object: `close` it after its ends are made; frames that are still held stay readable.
     """
 
-    def __init__(self, fds: tuple[int, ...], constants: list[int]) -> None:
-        magic, layout, self.id, self.slots, self.slot_bytes, self.width, self.height, credits = constants
+    def __init__(self, fd: int, constants: list[int]) -> None:
+        magic, layout, self.id, self.slots, self.slot_bytes, self.width, self.height = constants
         if magic != _MAGIC or layout != LAYOUT:
             what = f"a frame ring of layout {layout}, this is layout {LAYOUT}" if magic == _MAGIC else "shared memory that is no frame ring"
             raise RunError(what, hint=_SAME_BUILD)
-        self.fds = fds
-        self.credits = bool(credits)
-        self._row_bytes = _round_up(8 * self.slots, _ALIGN)
-        self._slots_at = _PAGE + _round_up(8 * SEATS + SEATS * self._row_bytes, _PAGE)
-        self.size = self._slots_at + self.slots * self.slot_bytes
-        self._seats: I64 | None = None
+        self.fd = fd
+        self.size = _PAGE + self.slots * self.slot_bytes
 
     @classmethod
-    def create(cls, slots: int, width: int, height: int, *, credits: bool = False) -> FrameRing:
+    def create(cls, slots: int, width: int, height: int) -> FrameRing:
         """A new ring for pictures of up to width x height. Its memory is taken here and now; RunError when the machine has not that much."""
         if slots < 2:
             raise RunError(f"a frame ring of {slots} slots", hint="one is read while the next is written: at least 2")
-        constants = [_MAGIC, LAYOUT, secrets.randbits(62), slots, _slot_bytes(width, height), width, height, int(credits)]
-        ring = cls((), constants)
-        memory = anonymous_memory(ring.size)
-        np.frombuffer(mapped(memory, _PAGE, writable=True), np.int64)[: len(constants)] = constants
-        ring.fds = (memory, *os.pipe()) if credits else (memory,)
-        for end in ring.fds[1:]:
-            os.set_blocking(end, False)
+        constants = [_MAGIC, LAYOUT, secrets.randbits(62), slots, _slot_bytes(width, height), width, height]
+        ring = cls(-1, constants)
+        ring.fd = anonymous_memory(ring.size)
+        np.frombuffer(mapped(ring.fd, _PAGE, writable=True), np.int64)[: len(constants)] = constants
         return ring
 
     @classmethod
-    def attach(cls, fds: tuple[int, ...]) -> FrameRing:
-        """The ring behind descriptors that came from another process, in the order of `fds`; takes them over. RunError when it is none."""
-        size = os.fstat(fds[0]).st_size
+    def attach(cls, fd: int) -> FrameRing:
+        """The ring behind a descriptor that came from another process; takes it over. RunError when it is none."""
+        size = os.fstat(fd).st_size
         if size < _PAGE:
             raise RunError(f"{size} bytes of shared memory that are no frame ring", hint=_SAME_BUILD)
-        ring = cls(tuple(fds), np.frombuffer(mapped(fds[0], _PAGE, writable=False), np.int64)[:8].tolist())
-        wanted = 3 if ring.credits else 1
-        if size != ring.size or len(fds) != wanted:
-            raise RunError(
-                f"a frame ring of {ring.size} bytes and {wanted} descriptors came as {size} bytes and {len(fds)}", hint=_SAME_BUILD
-            )
+        ring = cls(fd, np.frombuffer(mapped(fd, _PAGE, writable=False), np.int64)[:7].tolist())
+        if size != ring.size:
+            raise RunError(f"a frame ring of {ring.size} bytes came as {size} bytes", hint=_SAME_BUILD)
         return ring
-
-    def evict(self, seat: int) -> None:
-        """A reader is gone: what it had not released comes free. Any process may call it; only then may the seat be given again."""
-        if self._seats is None:
-            self._seats = self.credit_words()[0]
-        self._seats[seat_number(seat)] = 0
-        self.ring_bell()
 
     def pixels(self, *, writable: bool) -> tuple[mmap.mmap, list[memoryview]]:
         """The whole ring mapped, and the header of every slot in it: HEADER_WORDS words of 8 bytes."""
-        memory = mapped(self.fds[0], self.size, writable=writable)
+        memory = mapped(self.fd, self.size, writable=writable)
         words = memoryview(memory).cast("q")
         return memory, [words[self.slot_at(i) // 8 :][:HEADER_WORDS] for i in range(self.slots)]
 
     def slot_at(self, index: int) -> int:
         """Where a slot begins in the mapping, bytes."""
-        return self._slots_at + index * self.slot_bytes
-
-    def credit_words(self) -> tuple[I64, I64]:
-        """seats [SEATS]: 1 where a reader sits; released [SEATS, slots]: the generation that it gave back last.
-
-        All that a reader ever writes, each in cache lines of its own: one process stores a word at a time, so plain stores do.
-        """
-        if not self.credits:
-            raise RunError("this frame ring has no credits", hint="create it with credits=True for links that must not lose frames")
-        words = mapped(self.fds[0], self._slots_at - _PAGE, writable=True, offset=_PAGE)
-        seats: I64 = np.ndarray((SEATS,), np.int64, words)
-        return seats, np.ndarray((SEATS, self.slots), np.int64, words, 8 * SEATS, (self._row_bytes, 8))
-
-    def ring_bell(self) -> None:
-        """Wake the writer, if it waits for room."""
-        with contextlib.suppress(BlockingIOError):  # full of earlier rings: it will wake
-            os.write(self.fds[2], b"\0")
+        return _PAGE + index * self.slot_bytes
 
     def close(self) -> None:
-        close_all(self.fds)
-        self.fds = ()
-
-
-def seat_number(seat: int) -> int:
-    if not 0 <= seat < SEATS:
-        raise RunError(f"seat {seat} at a frame ring", hint=f"there are seats 0 to {SEATS - 1}")
-    return seat
+        close(self.fd)
+        self.fd = -1

@@ -10,15 +10,15 @@ An end belongs to one thread.
 from __future__ import annotations
 
 import mmap
-import os
-import select
-import time
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import RunError
 from .packet import U8, Frame, PixelFormat
-from .ring import FORMATS, FrameRing, PlaneLayout, SlotRef, plane_layouts, seat_number
+from .ring import FORMATS, FrameRing, PlaneLayout, SlotRef, plane_layouts
 from .ringmemory import memory_fence
 
 # Words of a slot's header; from _PLANES on the offset (from the slot's start) and the row stride of each plane, in bytes.
@@ -36,8 +36,8 @@ def _views(memory: mmap.mmap, begin: int, layouts: tuple[PlaneLayout, ...], offs
 class RingWriter:
     """Writes pictures into slots.
 
-    A slot that a killed writer left half written was never referred to, and is used again. Readers have to be seated again
-    with a new writer; what they still hold of the old one may then be overwritten, and they notice.
+    A slot that a killed writer left half written was never referred to, and is used again. What readers still hold of the old
+    writer may then be overwritten, and they notice.
     """
 
     def __init__(self, ring: FrameRing) -> None:
@@ -49,34 +49,31 @@ class RingWriter:
         # The views into a slot are made once per picture size: a cold processor is slow at everything but copying.
         self._geometry: list[tuple[int, int, int] | None] = [None] * ring.slots
         self._planes: list[tuple[U8, ...]] = [()] * ring.slots
-        self._owed = [0] * ring.slots  # bits of the seats that were taken when the slot was committed
-        self._seated = 0
-        if ring.credits:
-            self._seats, self._released = ring.credit_words()
-            self._seats[:] = 0
+        self._pins: dict[int, tuple[int, int]] = {}  # slot -> generation, how many lossless links still need it
+        self._pinning = threading.Lock()
+        self._last: tuple[tuple[int, int], SlotRef] | None = None
         for header in self._headers:
             header[_GENERATION] += header[_GENERATION] & 1
 
-    def seat(self, seat: int) -> None:
-        """From the next commit on, the reader of that number gets every picture and has to release it."""
-        if not self._ring.credits:
-            raise RunError("this frame ring has no credits", hint="create it with credits=True for links that must not lose frames")
-        bit = 1 << seat_number(seat)
-        self._owed = [owed & ~bit for owed in self._owed]  # a reader that sat here before owes nothing any more
-        self._seated |= bit
-        self._seats[seat] = 1
-
-    def put(self, frame: Frame) -> SlotRef | None:
-        """Copy a picture into a slot. None when no slot is free (credits)."""
-        planes = self.slot(frame.width, frame.height, frame.format)
-        if planes is None:
-            return None
-        for plane, source in zip(planes, frame.planes, strict=True):
-            np.copyto(plane, source)
-        return self.commit(seq=frame.seq, t_capture_ns=frame.t_capture_ns, full_range=frame.full_range)
+    def put(self, frame: Frame, *, pin: bool = False) -> SlotRef | None:
+        """Copy a picture into a slot, once however often it is asked for. None when every slot is pinned."""
+        if self._last is None or self._last[0] != (frame.seq, frame.t_capture_ns):
+            planes = self.slot(frame.width, frame.height, frame.format)
+            if planes is None:
+                return None
+            for plane, source in zip(planes, frame.planes, strict=True):
+                np.copyto(plane, source)
+            ref = self.commit(seq=frame.seq, t_capture_ns=frame.t_capture_ns, full_range=frame.full_range)
+            self._last = (frame.seq, frame.t_capture_ns), ref
+        ref = self._last[1]
+        if pin:
+            with self._pinning:
+                _, count = self._pins.get(ref.index, (0, 0))
+                self._pins[ref.index] = ref.generation, count + 1
+        return ref
 
     def slot(self, width: int, height: int, format: PixelFormat = "i420") -> tuple[U8, ...] | None:
-        """Planes to decode into (shapes as in `Frame`, contents undefined), None when no slot is free (credits).
+        """Planes to decode into (shapes as in `Frame`, contents undefined), None when every slot is pinned.
 
         A slot that is not committed is what the next call hands out. RunError for a picture that is larger than the ring's.
         """
@@ -109,89 +106,77 @@ class RingWriter:
         header = self._headers[index]
         header[_SEQ], header[_T_CAPTURE], header[_FULL_RANGE] = seq, t_capture_ns, full_range
         generation = header[_GENERATION] + 1
-        self._owed[index] = self._seated
         self._fence()
         header[_GENERATION] = generation
         self._open, self._next = None, (index + 1) % self._ring.slots
         return SlotRef(self._ring.id, index, generation)
 
-    def wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until a slot is free; False when none came free in time."""
-        until = time.monotonic() + timeout_s
-        poll = select.poll()
-        if self._ring.credits:
-            poll.register(self._ring.fds[1], select.POLLIN)
-        while self._open is None and self._free() is None:
-            left_s = until - time.monotonic()
-            if left_s <= 0:
-                return False
-            if poll.poll(left_s * 1e3):
-                os.read(self._ring.fds[1], 4096)
-        return True
+    def unpin(self, ref: SlotRef) -> None:
+        """A lossless link has done with that picture. Any thread may."""
+        with self._pinning:
+            if ref.ring == self._ring.id and self._pins.get(ref.index, (0, 0))[0] == ref.generation:
+                generation, count = self._pins.pop(ref.index)
+                if count > 1:
+                    self._pins[ref.index] = generation, count - 1
 
     def _free(self) -> int | None:
-        """The slot committed longest ago that nobody has to release."""
-        if not self._ring.credits:
-            return self._next
+        """The slot committed longest ago that is not pinned."""
         slots = self._ring.slots
-        return next((i for i in (*range(self._next, slots), *range(self._next)) if self._is_free(i)), None)
+        return next((i % slots for i in range(self._next, self._next + slots) if i % slots not in self._pins), None)
 
-    def _is_free(self, index: int) -> bool:
-        owed, generation = self._owed[index], self._headers[index][_GENERATION]
-        for seat in range(owed.bit_length()):
-            if owed >> seat & 1 and self._seats[seat] and self._released[seat, index] < generation:
-                return False
-        self._owed[index] = 0
-        return True
+
+@dataclass(slots=True)
+class Lease:
+    """A picture in a slot while somebody holds its frame. done: called when nobody does any more."""
+
+    reader: RingReader
+    ref: SlotRef
+    done: Callable[[], None] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that was read of that picture until now was it, and nothing newer."""
+        return self.reader.still_valid(self.ref)
+
+    def __del__(self) -> None:
+        if self.done is not None:
+            self.done()
 
 
 class RingReader:
-    """Looks at pictures in their slots. `lapped` counts those that were overwritten before or while they were used.
+    """Looks at pictures in their slots."""
 
-    seat: its number with the writer of a ring with credits; without one it only looks on, and may be lapped there too.
-    """
-
-    def __init__(self, ring: FrameRing, *, seat: int | None = None) -> None:
+    def __init__(self, ring: FrameRing) -> None:
         self._ring = ring
         self._memory, self._headers = ring.pixels(writable=False)
         self._fence = memory_fence()
-        self.lapped = 0
         self._geometry: list[tuple[int, int, int, list[int]] | None] = [None] * ring.slots
         self._planes: list[tuple[U8, ...]] = [()] * ring.slots
-        self._released = ring.credit_words()[1][seat_number(seat)] if seat is not None else None
 
-    def frame(self, ref: SlotRef, *, camera: str) -> Frame | None:
-        """The picture as read-only views into its slot; None, counted, when it has been overwritten or is of an earlier ring."""
+    def frame(self, ref: SlotRef, *, camera: str, done: Callable[[], None] | None = None) -> Frame | None:
+        """The picture as read-only views into its slot; None when it has been overwritten or is of an earlier ring.
+
+        done: called when the frame is held by nobody any more.
+        """
         if ref.ring == self._ring.id and not 0 <= ref.index < self._ring.slots:
             raise RunError(
                 f"slot {ref.index} of a frame ring of {self._ring.slots}", where=f"camera {camera}", hint="report this: it is a bug"
             )
         if not self.still_valid(ref):
-            self.lapped += 1
             return None
         self._fence()
         _, seq, t_capture_ns, width, height, format_, full_range, *offsets = self._headers[ref.index].tolist()
         if not self.still_valid(ref):
-            self.lapped += 1
             return None
         geometry = (width, height, format_, offsets)
         if self._geometry[ref.index] != geometry:
             layouts = plane_layouts(width, height, FORMATS[format_])
             self._planes[ref.index] = _views(self._memory, self._ring.slot_at(ref.index), layouts, offsets)
             self._geometry[ref.index] = geometry
-        return Frame(camera, seq, t_capture_ns, FORMATS[format_], width, height, self._planes[ref.index], bool(full_range))
+        lease = Lease(self, ref, done)
+        return Frame(camera, seq, t_capture_ns, FORMATS[format_], width, height, self._planes[ref.index], bool(full_range), ref, lease)
 
     def still_valid(self, ref: SlotRef) -> bool:
         """Whether everything that was read of that picture until now was it, and nothing newer."""
         self._fence()
         return ref.ring == self._ring.id and self._headers[ref.index][_GENERATION] == ref.generation
-
-    def release(self, ref: SlotRef) -> bool:
-        """Done with a picture (with credits: its slot may be used again). False, counted, when it was overwritten meanwhile."""
-        valid = self.still_valid(ref)
-        self.lapped += not valid
-        if valid and self._released is not None:
-            self._fence()
-            self._released[ref.index] = ref.generation
-            self._ring.ring_bell()
-        return valid

@@ -46,19 +46,18 @@ def _unlinked_at_once() -> int:
     return fd
 
 
-def mapped(fd: int, size: int, *, writable: bool, offset: int = 0) -> mmap.mmap:
+def mapped(fd: int, size: int, *, writable: bool) -> mmap.mmap:
     """Map shared memory with every page present. Read-only for a reader: a write through a view is a ValueError, one past it a fault.
 
     The mapping goes when the last view into it does.
     """
     prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0), prot=prot, offset=offset)
+    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0), prot=prot)
 
 
-def close_all(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+def close(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def memory_fence() -> Callable[[], None]:

@@ -1,66 +1,59 @@
-"""Runs a plan: opens the nodes, starts the workers and the sources, keeps the pace, stops, accounts.
+"""Runs a whole plan in this process, one thread for each worker: offline, in tests, and where there are no processes to fork.
 
-In this release every worker is a thread of one process; nodes, links and packets do not know that.
+`launch.supervisor` runs the same parts in processes of their own.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-
-from .errors import PosepipeError, RunError, stopped_by
-from .feed import Feed
-from .graph import Plan, PlanNode
-from .ledger import Drop
-from .links import Link, Queue
-from .node import Context, Node, Source
+from .graph import Plan
+from .ledger import Ledger
 from .packet import Packet, Poses
+from .part import Part, Surroundings
+from .snapshot import NodeFigures, Snapshot, glance, snapshot
 from .stats import TraceLog
-from .worker import Shared, Slot, Worker
-
-_OFFLINE_QUEUE = 4
+from .worker import Shared
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class NodeView:
-    """One row of the live screen."""
+def side_nodes(plan: Plan) -> frozenset[str]:
+    """Nodes from which no way leads to a publishing sink (none, when nothing publishes)."""
+    upstream = {n.name: [u for names in n.inputs.values() for u in names] for n in plan.nodes}
+    on_the_way: set[str] = set()
+    walk = [n.name for n in plan.nodes if n.cls.publishes]
+    while walk:
+        name = walk.pop()
+        on_the_way.add(name)
+        walk += [u for u in upstream[name] if u not in on_the_way]
+    return frozenset(upstream) - on_the_way if on_the_way else frozenset()
 
-    name: str
-    use: str
-    count: int
-    rate_hz: float
-    ms: Mapping[str, float]
-    waiting: int
-    errors: int
 
+class Running(Protocol):
+    """A studio that runs, in this process or in several: what the screen, the summary and the checks before the start need."""
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The studio at one moment. `dropped` are frames lost for good, `skipped` packets that single branches lost. `people` and
-    `reproj_px` are those of the last instant, the medians those of the run."""
+    plan: Plan
+    offline: bool
+    trace: TraceLog | None
 
-    nodes: tuple[NodeView, ...]
-    end_to_end_ms: Mapping[str, float]
-    captured: int
-    published: int
-    dropped: tuple[Drop, ...]
-    skipped: tuple[Drop, ...]
-    in_flight: int
-    balance: int
-    people: int
-    reproj_px: float
-    median_people: float
-    median_reproj_px: float
-    instants: int
-    seconds: float
+    def opened(self) -> Mapping[str, Any]: ...
+    def begin_rounds_together(self, round_s: float) -> None: ...
+    def open(self) -> None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def finish(self, *, timeout_s: float = 10.0) -> None: ...
+    def close(self) -> None: ...
+    def subscribers(self) -> int: ...
+    def runs_on(self) -> Mapping[str, str]: ...
+    def snapshot(self, newest: int = 1 << 16) -> Snapshot: ...
+
+    @property
+    def running(self) -> bool: ...
+    @property
+    def stopping(self) -> bool: ...
 
 
 class Runner:
@@ -81,156 +74,64 @@ class Runner:
         trace: bool = False,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        self.plan, self._rig, self._resolve = plan, rig, resolve
-        self._seconds = seconds
-        self._warn = warn or logging.getLogger("posepipe").warning
-        self.shared = Shared(offline=offline, trace=TraceLog() if trace else None)
-        self._workers: dict[str, Worker] = {}
-        self._feeds: list[Feed] = []
-        self.slots: dict[str, Slot] = {}
-        self._closing = ExitStack()
+        self.plan, self.offline = plan, offline
+        self.ledger = Ledger(side_nodes=side_nodes(plan))
+        self.trace = TraceLog() if trace else None
+        self.shared = Shared(offline=offline, trace=self.trace, ledger=self.ledger)
+        self._part = Part(plan, Surroundings(rig, resolve, seconds, warn or logging.getLogger("posepipe").warning), self.shared)
+        self.slots = self._part.slots
         self._began_ns = self._ended_ns = 0
-        self.start_ns = self._broken = 0
-        self._build()
-        self.shared.ledger.side_nodes = self._side_nodes()
-
-    # building ---------------------------------------------------------------------------------------------------------------
-
-    def _build(self) -> None:
-        for plan in self.plan.nodes:
-            self.slots[plan.name] = slot = Slot(plan, plan.cls(plan.settings), self.shared)
-            if issubclass(plan.cls, Source):
-                self._feeds.append(Feed(slot, seconds=self._seconds, warn=self._warn, failed=self._source_failed))
-                continue
-            worker = self._workers.setdefault(plan.process, Worker(plan.process, self.shared))
-            worker.slots.append(slot)
-            for port, upstream in plan.inputs.items():
-                for name in upstream:
-                    self._connect(self.slots[name], slot, port, plan.queue, worker)
-        for plan in self.plan.nodes:  # feedback points down the graph, to slots that did not exist yet
-            for port, name in plan.feedback.items():
-                self.slots[plan.name].feedback[port] = self.slots[name].cell
-        under_way = sum(link.queue.size for slot in self.slots.values() for link in slot.inputs)
-        for slot in self.slots.values():
-            slot.join_keep += under_way
-
-    def _side_nodes(self) -> frozenset[str]:
-        """Nodes from which no way leads to a publishing sink (none, when nothing publishes)."""
-        upstream = {n.name: [u for names in n.inputs.values() for u in names] for n in self.plan.nodes}
-        on_the_way: set[str] = set()
-        walk = [n.name for n in self.plan.nodes if n.cls.publishes]
-        while walk:
-            name = walk.pop()
-            on_the_way.add(name)
-            walk += [u for u in upstream[name] if u not in on_the_way]
-        return frozenset(upstream) - on_the_way if on_the_way else frozenset()
-
-    def _connect(self, writer: Slot, reader: Slot, port: str, queue: Queue, worker: Worker) -> None:
-        if self.shared.offline:
-            queue = Queue(size=max(queue.size, _OFFLINE_QUEUE), full="block")
-        own = self._workers.get(writer.plan.process) if not isinstance(writer.node, Source) else None
-        link = Link(writer.name, reader.name, port, queue, ready=worker.ready, freed=own.ready if own else None)
-        writer.outputs.append(link)
-        reader.inputs.append(link)
-
-    def _context(self, plan: PlanNode) -> Context:
-        return Context(
-            studio=self.plan.studio,
-            name=plan.name,
-            key=plan.key or plan.base,
-            cameras=self.plan.cameras,
-            caps=plan.caps_in,
-            graph_sha256=self.plan.sha256,
-            offline=self.shared.offline,
-            loop=self._seconds is not None,
-            rig=self._rig,
-            engines=self.plan.engines,
-            resolve=self._resolve,
-            now_ns=self.shared.clock.now_ns,
-            stopping=self.shared.stop,
-            drop=self.slots[plan.name].drop,
-            warn=self._warn,
-            log=self.slots[plan.name].log,
-        )
-
-    # life -------------------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Open every node, sinks first: a port in use or a missing model is known before a camera is touched."""
-        for plan in reversed(self.plan.nodes):
-            node = self.slots[plan.name].node
-            self._closing.callback(self._close_node, node, plan.name)
-            try:
-                node.open(self._context(plan))
-            except PosepipeError as e:
-                if plan.place not in e.where:
-                    e.where = f"{plan.place}: {e.where}" if e.where else f"{plan.place} (node {plan.name})"
-                raise
+        self._part.open()
+
+    def opened(self) -> Mapping[str, Any]:
+        """What the opened sources say of themselves (`node.info`), by camera."""
+        return {s.plan.key or s.plan.base: s.node.info for s in self.slots.values() if hasattr(s.node, "info")}
+
+    def begin_rounds_together(self, round_s: float) -> None:
+        """Recordings that are looped start each round at the same moment: after so many seconds of recording."""
+        for slot in self.slots.values():
+            if hasattr(slot.node, "begin_rounds_together"):
+                slot.node.begin_rounds_together(round_s)
 
     def subscribers(self) -> int:
         """Connected subscribers of the publishing node that has fewest; 0 when nothing publishes."""
-        counts = [s.node.subscribers() for s in self.slots.values() if hasattr(s.node, "subscribers")]
-        return min(counts, default=0)
+        return self._part.subscribers() or 0
 
     def start(self) -> None:
         self._began_ns = time.monotonic_ns()
-        self.start_ns = self.shared.clock.now_ns() + 20_000_000
-        for worker in self._workers.values():
-            worker.start()
-        for feed in self._feeds:
-            feed.begin(self.start_ns)
+        self._part.start()
+
+    @property
+    def start_ns(self) -> int:
+        return self._part.start_ns
 
     @property
     def running(self) -> bool:
-        return any(t.is_alive() for t in self._threads)
+        return self._part.running and self.shared.failure is None
 
     @property
-    def _threads(self) -> list[threading.Thread]:
-        return [*self._feeds, *self._workers.values()]
+    def stopping(self) -> bool:
+        return self.shared.stop.is_set()
 
     def stop(self) -> None:
         """Planned stop: the sources end, what is under way is finished."""
-        self.shared.stop.set()
+        self._part.stop()
 
     def finish(self, *, timeout_s: float = 10.0) -> None:
         """Wait for the drain, close the nodes, settle the ledger. RunError when a node made the studio stop or failed on everything."""
-        until = time.monotonic() + timeout_s
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(until - time.monotonic(), 0.01))
+        stuck = self._part.drain(timeout_s=timeout_s)
         self._ended_ns = time.monotonic_ns()
-        stuck = [t.name for t in self._threads if t.is_alive()]
-        for slot in self.slots.values():
-            for link in slot.inputs:
-                link.stop()
         self.close()
-        self.shared.ledger.close()
-        if self.shared.failure is not None:
-            raise stopped_by(self.shared.failure)
-        for slot in self.slots.values():
-            if slot.failure is not None and slot.failing == slot.errors and not slot.latency.count:  # a run too short to give up in
-                raise stopped_by(slot.failure)
-        if stuck:
-            raise RunError(
-                f"did not stop within {timeout_s:.0f} s: {', '.join(stuck)}", where="the studio stopped", hint="a node hangs in step"
-            )
+        self.ledger.close()
+        fault = self._part.fault(stuck, timeout_s=timeout_s)
+        if fault is not None:
+            raise fault
 
     def close(self) -> None:
-        self._closing.close()
-
-    def _close_node(self, node: Node, name: str) -> None:
-        try:
-            node.close()
-        except (PosepipeError, OSError) as e:
-            self._warn(f"{name}: while closing: {e}")
-
-    def _source_failed(self, slot: Slot, error: Exception) -> None:
-        """Live, a camera that breaks ends, and the studio goes on with the others while there are any."""
-        self._broken += 1
-        if self.shared.offline or self._broken == len(self._feeds):
-            self.shared.fail(error)
-        else:
-            self._warn(f"{slot.name} has stopped: {error}; the studio goes on with the other cameras")
+        self._part.close()
 
     # looking in -------------------------------------------------------------------------------------------------------------
 
@@ -246,36 +147,18 @@ class Runner:
                 return packet
         return None
 
+    def runs_on(self) -> Mapping[str, str]:
+        """What the nodes compute on, of those that say so."""
+        return {name: text for name, slot in self.slots.items() if (text := getattr(slot.node, "runs_on", ""))}
+
     def snapshot(self, newest: int = 1 << 16) -> Snapshot:
         """The studio now; latencies over the `newest` packets of each node."""
-        median_people, median_reproj_px = self.shared.quality.medians()
-        poses = self.newest_poses()
-        reproj = poses.body.reproj_px if poses else np.zeros(0)
-        ledger = self.shared.ledger
-        return Snapshot(
-            nodes=tuple(
-                NodeView(
-                    s.name,
-                    s.plan.use,
-                    s.latency.count,
-                    s.latency.rate_hz,
-                    s.latency.percentiles_ms(newest),
-                    sum(map(len, s.inputs)),
-                    s.errors,
-                )
-                for s in self.slots.values()
-            ),
-            end_to_end_ms=self.shared.end_to_end.percentiles_ms(newest),
-            captured=ledger.captured,
-            published=ledger.published,
-            dropped=tuple(ledger.dropped),
-            skipped=tuple(ledger.skipped),
-            in_flight=ledger.in_flight,
-            balance=ledger.balance,
-            people=len(poses.body.ids) if poses else 0,
-            reproj_px=float(np.median(reproj)) if len(reproj) else float("nan"),
-            median_people=median_people,
-            median_reproj_px=median_reproj_px,
-            instants=self.shared.end_to_end.count,
+        return snapshot(
+            (NodeFigures(s.name, s.plan.use, s.latency, sum(map(len, s.inputs)), s.errors) for s in self.slots.values()),
+            end_to_end=self.shared.end_to_end,
+            quality=self.shared.quality,
+            ledger=self.ledger,
+            seen=glance(self.newest_poses()),
             seconds=self.seconds,
+            newest=newest,
         )

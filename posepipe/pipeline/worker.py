@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,10 +17,11 @@ from typing import Any
 from .clock import StudioClock
 from .errors import PosepipeError, RunError
 from .graph import PlanNode
-from .ledger import Ledger
+from .inbox import Doorbell, Inbox
+from .ledger import LedgerTap, divided, merged
 from .links import Link
 from .node import Node
-from .packet import FrameId, Packet, Poses, Span
+from .packet import Frame, FrameId, FrameSet, Packet, Poses, Span
 from .stats import Durations, Quality, TraceLog
 
 _JOIN_KEEP = 64
@@ -38,9 +40,9 @@ class Cell:
 class Shared:
     """What all workers of a studio share."""
 
-    def __init__(self, *, offline: bool, trace: TraceLog | None) -> None:
+    def __init__(self, *, offline: bool, trace: TraceLog | None, ledger: LedgerTap) -> None:
         self.clock = StudioClock()
-        self.ledger = Ledger()
+        self.ledger = ledger
         self.offline = offline
         self.end_to_end = Durations()
         self.quality = Quality()
@@ -60,7 +62,11 @@ class Slot:
         self.plan, self.node, self.shared = plan, node, shared
         self.name = plan.name
         self.inputs: list[Link] = []
-        self.outputs: list[Link] = []
+        self.outputs: list[Any] = []
+        self.watchers: list[Any] = []
+        """Readers of this node's newest result in other processes (feedback); they carry no frames' accounts."""
+        self.busy_since_ns = 0
+        """Monotonic time at which the call that is running began, 0 between calls."""
         self.cell = Cell()
         self.feedback: dict[str, Cell] = {}
         self.latency = Durations()
@@ -73,6 +79,7 @@ class Slot:
         self.failure: RunError | None = None
         self.join_keep = _JOIN_KEEP
         self.log = logging.getLogger(f"posepipe.{plan.name}")
+        self._pixels = not plan.cls.fan_in and any(p.type in (Frame, FrameSet) for p in plan.ports.inputs)
         self._packet_ports = {p.name for p in (*plan.ports.inputs, *plan.ports.feedback) if p.packet}
         self._feedback_ports = [p.name for p in plan.ports.feedback]
 
@@ -111,7 +118,10 @@ class Slot:
         newest = {port: cell.packet for port, cell in self.feedback.items()}
         arrived: dict[str, Packet[Any] | None] = {**dict.fromkeys(self._feedback_ports), **newest, **packets}
         arguments = {port: p if port in self._packet_ports or p is None else p.body for port, p in arrived.items()}
-        return self.node.step(**arguments)  # type: ignore[attr-defined]
+        result = self.node.step(**arguments)  # type: ignore[attr-defined]
+        if self._pixels and not all(p.body.whole for p in packets.values() if isinstance(p.body, (Frame, FrameSet))):
+            return _TORN
+        return result
 
     def _join(self, port: str, packet: Packet[Any], t_in: int) -> None:
         """Several inputs meet by seq; what was overtaken is lost, counted."""
@@ -121,20 +131,18 @@ class Slot:
         stale = [s for s in self.joins if (complete and s < packet.seq) or s <= packet.seq - self.join_keep]
         for seq in stale:
             for lost in self.joins.pop(seq).values():
-                self.shared.ledger.drop(lost.frames, self.name, "its other input never came")
+                self.shared.ledger.drop(lost, self.name, "its other input never came")
         if not complete:
             return
         del self.joins[packet.seq]
         last = max(row.values(), key=lambda p: p.trace[-1].t_out_ns)
-        frames: dict[FrameId, None] = {}
-        for arrived in row.values():  # a frame that came on two ways goes on as one
-            self.shared.ledger.consume([f for f in arrived.frames if f in frames], published=False)
-            frames.update(dict.fromkeys(arrived.frames))
-        last = replace(last, frames=tuple(frames))
+        frames, parts = merged(row.values())
+        last = replace(last, frames=frames, shares=parts)
         self._outputs(self._call(lambda: self._step(row), last), last, t_in)
 
     def _call(self, call: Callable[[], Any], packet: Packet[Any] | None) -> Any:
         """A node that throws on one packet loses that packet, counted; one that throws on every packet stops the studio."""
+        self.busy_since_ns = time.monotonic_ns()
         try:
             result = call()
         except Exception as e:
@@ -147,18 +155,23 @@ class Slot:
             if packet is not None:
                 for frame in packet.frames:
                     self.held.pop(frame, None)
-                self.shared.ledger.drop(packet.frames, self.name, f"error: {type(e).__name__}")
+                self.shared.ledger.drop(packet, self.name, f"error: {type(e).__name__}")
             what, hint = (e.what, e.hint) if isinstance(e, PosepipeError) else (f"{type(e).__name__}: {e}", "the log above shows where")
             self.failure = RunError(f"{self.failing} packets in a row failed: {what}", where=f"node {self.name}", hint=hint)
             if self.failing >= _GIVE_UP_AFTER:
                 self.shared.fail(self.failure)
             return _LOST
+        finally:
+            self.busy_since_ns = 0
         if packet is not None:  # a node that says hello on time but fails on every packet is failing
             self.failing = 0
         return result
 
     def _outputs(self, result: Any, packet: Packet[Any], t_in: int) -> None:
         if result is _LOST:
+            return
+        if result is _TORN:
+            self.shared.ledger.drop(packet, self.name, "overwritten while it was read")
             return
         t_out = self.shared.clock.now_ns()
         if self.plan.cls.fan_in:
@@ -170,13 +183,13 @@ class Slot:
         if self.plan.ports.output is None:
             self._consume(packet, span)
         elif result is None:
-            self.shared.ledger.drop(packet.frames, self.name, "no result")
+            self.shared.ledger.drop(packet, self.name, "no result")
         else:
-            self.emit(Packet(packet.seq, packet.t_capture_ns, self.name, result, (*packet.trace, span), packet.frames))
+            self.emit(Packet(packet.seq, packet.t_capture_ns, self.name, result, (*packet.trace, span), packet.frames, packet.shares))
 
     def _consume(self, packet: Packet[Any], span: Span) -> None:
         publishes = self.plan.cls.publishes
-        self.shared.ledger.consume(packet.frames, published=publishes)
+        self.shared.ledger.consume(packet, published=publishes)
         if publishes:
             begin = packet.trace[0].t_in_ns if self.shared.offline else packet.t_capture_ns
             self.shared.end_to_end.add(span.t_out_ns - begin)
@@ -191,21 +204,27 @@ class Slot:
         last = max(parts, key=lambda part: part[1])[0]
         first_ns = min(t for _, t in parts)
         self.latency.add(t_out - first_ns)
-        self.emit(Packet(body.seq, body.t_capture_ns, self.name, body, (*last.trace, Span(self.name, first_ns, t_out)), body.frame_ids))
+        frames, claims = merged(packet for packet, _ in parts)
+        self.emit(Packet(body.seq, body.t_capture_ns, self.name, body, (*last.trace, Span(self.name, first_ns, t_out)), frames, claims))
 
     def emit(self, packet: Packet[Any], *, wait: bool = False) -> None:
         self.cell.packet = packet
-        self.shared.ledger.fork(packet.frames, len(self.outputs))
-        for link in self.outputs:
-            lost = link.put(packet, wait=wait)
+        for watcher in self.watchers:
+            watcher.put(replace(packet, frames=(), shares=()), wait=False)
+        if not self.outputs:
+            self.shared.ledger.consume(packet, published=False)
+            return
+        branches = [packet] if len(self.outputs) == 1 else [replace(packet, shares=part) for part in divided(packet, len(self.outputs))]
+        for link, branch in zip(self.outputs, branches, strict=True):
+            lost = link.put(branch, wait=wait)
             if lost is not None:
-                self.shared.ledger.drop(lost.frames, link.reader, f"queue full ({link.queue.full})")
+                self.shared.ledger.drop(lost, link.reader, link.why)
 
     def drop(self, body: Any, reason: str) -> None:
         """`ctx.drop`: the node gives up a body that it holds."""
-        for frame in body.frame_ids:
-            self.held.pop(frame, None)
-        self.shared.ledger.drop(body.frame_ids, self.name, reason)
+        held = [self.held.pop(frame)[0] for frame in body.frame_ids if frame in self.held]
+        for packet in held:
+            self.shared.ledger.drop(packet, self.name, reason)
 
     # time and end -----------------------------------------------------------------------------------------------------------
 
@@ -230,7 +249,7 @@ class Slot:
             self.ended = True
             for row in self.joins.values():
                 for packet in row.values():
-                    self.shared.ledger.drop(packet.frames, self.name, "its other input never came")
+                    self.shared.ledger.drop(packet, self.name, "its other input never came")
             self.joins.clear()
             for link in self.outputs:
                 link.end()
@@ -239,15 +258,19 @@ class Slot:
 
 
 _LOST = object()
+_TORN = object()
 
 
 class Worker(threading.Thread):
-    """Runs its slots until all have ended or the studio fails."""
+    """Runs its slots until all have ended or the studio fails. inbox: where packets from other processes arrive."""
 
-    def __init__(self, name: str, shared: Shared) -> None:
+    def __init__(self, name: str, shared: Shared, inbox: Inbox | None = None) -> None:
         super().__init__(name=f"posepipe:{name}", daemon=True)
-        self.ready = threading.Condition()
+        self._inbox = inbox
+        self.ready: threading.Condition = threading.Condition() if inbox is None else Doorbell(inbox)
         self.slots: list[Slot] = []
+        self.after: Callable[[], object] = lambda: None
+        """Called after each piece of work."""
         self._shared = shared
 
     def run(self) -> None:
@@ -256,6 +279,7 @@ class Worker(threading.Thread):
                 work = self._pick()
                 if work:
                     work()
+                    self.after()
         except BaseException as e:
             self._shared.fail(e)
         finally:
@@ -272,6 +296,8 @@ class Worker(threading.Thread):
         finished before the next one starts, so feedback is always the previous instant's.
         """
         with self.ready:
+            if self._inbox is not None:
+                self._inbox.handle()
             now = self._shared.clock.now_ns()
             wakes = [(w, slot) for slot in self.slots if not slot.ended and (w := slot.node.wake_ns()) is not None]
             for wake, slot in wakes:
@@ -289,8 +315,14 @@ class Worker(threading.Thread):
                 if wake <= now:  # a join's time-out comes after the frames that wait for it
                     return partial(slot.on_time, now)
             first = min((w for w, _ in wakes), default=now + 250_000_000)
-            self.ready.wait(min(max(first - now, 0) / 1e9, 0.25))
+            self._sleep(min(max(first - now, 0) / 1e9, 0.25))
         return None
+
+    def _sleep(self, timeout_s: float) -> None:
+        if isinstance(self.ready, Doorbell):
+            self.ready.sleep(timeout_s)
+        else:
+            self.ready.wait(timeout_s)
 
     def _order(self) -> Iterator[Slot]:
         yield from (slot for slot in self.slots if slot.plan.cls.fan_in)

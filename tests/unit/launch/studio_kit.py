@@ -10,7 +10,8 @@ from posepipe.pipeline.graph import Plan, Registry, load_plan
 from posepipe.pipeline.ledger import Drop
 from posepipe.pipeline.node import Caps, Context, FrameLost, Node, NodeSettings, Source
 from posepipe.pipeline.packet import Frame, FrameSet, Packet, Poses, Sync
-from posepipe.pipeline.runner import NodeView, Runner, Snapshot
+from posepipe.pipeline.runner import Runner
+from posepipe.pipeline.snapshot import NodeView, Snapshot
 
 PIXELS = np.zeros((4, 4), np.uint8)
 

@@ -1,0 +1,136 @@
+"""The letter box of a worker process: everything that other processes of the studio send it arrives on one ZeroMQ socket.
+
+A message is [head, payload...]. head: the studio's secret (8 bytes, made for each run, so that nobody else on the machine or
+the network can speak up by accident), what it is (1 byte) and the number of the wire it belongs to (2 bytes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+
+from .errors import RunError
+
+DATA, END, TAKEN = range(3)
+SECRET_BYTES = 8
+_HEAD = struct.Struct(f"<{SECRET_BYTES}sBH")
+_AT_ONCE = 256
+_LINGER_MS = 500
+
+Handler = Callable[[int, Sequence[zmq.Frame]], None]
+
+
+class Post:
+    """Where the workers of a studio live, and how to write to them. address: worker -> ZeroMQ endpoint."""
+
+    def __init__(self, address: Callable[[str], str], secret: bytes) -> None:
+        self.address, self.secret = address, secret
+        self.context: zmq.Context[Any] = zmq.Context()
+
+    def head(self, kind: int, wire: int) -> bytes:
+        return _HEAD.pack(self.secret, kind, wire)
+
+    def to(self, worker: str) -> zmq.Socket[bytes]:
+        """A socket that writes to a worker; it belongs to one thread. Nothing waits in it for a worker that is not there."""
+        socket: zmq.Socket[bytes] = self.context.socket(zmq.PUSH)
+        socket.immediate = True
+        socket.linger = _LINGER_MS
+        socket.reconnect_ivl = 10
+        socket.reconnect_ivl_max = 100
+        socket.connect(self.address(worker))
+        return socket
+
+    def close(self) -> None:
+        self.context.destroy(linger=_LINGER_MS)
+
+
+class Inbox:
+    """Messages from other processes, handled on the thread of the one worker that waits for them.
+
+    on: wire number -> handler(kind, payload). `foreign` counts messages that were not for this studio.
+    """
+
+    def __init__(self, post: Post, worker: str) -> None:
+        self._secret = post.secret
+        self._socket: zmq.Socket[bytes] = post.context.socket(zmq.PULL)
+        address = post.address(worker)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as e:
+            raise RunError(
+                f"cannot listen at {address}: {e.strerror}",
+                where=f"worker {worker}",
+                hint="another run of this studio holds it: posepipe ps shows it, posepipe stop ends it",
+            ) from None
+        self.on: dict[int, Handler] = {}
+        self.foreign = 0
+        self._ears, self._bell = os.pipe()
+        for end in (self._ears, self._bell):
+            os.set_blocking(end, False)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._ears, zmq.POLLIN)
+
+    def ring(self) -> None:
+        """Wake the waiting thread; any thread may."""
+        with contextlib.suppress(BlockingIOError):  # full of earlier rings: it will wake
+            os.write(self._bell, b"\0")
+
+    def wait(self, timeout_s: float) -> None:
+        """Until a message is there, somebody rings, or the time is up."""
+        for source, _ in self._poller.poll(math.ceil(max(timeout_s, 0) * 1e3)):
+            if source == self._ears:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._ears, 4096)
+
+    def handle(self) -> None:
+        """Everything that has arrived, at most some hundred messages."""
+        for _ in range(_AT_ONCE):
+            try:
+                head, *payload = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            handler = None
+            if len(head.buffer) == _HEAD.size:
+                secret, kind, wire = _HEAD.unpack(head.buffer)
+                handler = self.on.get(wire) if secret == self._secret else None
+            if handler is None:
+                self.foreign += 1
+            else:
+                handler(kind, payload)
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+        os.close(self._ears)
+        os.close(self._bell)
+
+
+class Doorbell(threading.Condition):
+    """The condition of a worker that also hears its inbox: whoever notifies it wakes the poll."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        super().__init__(threading.RLock())
+        self._inbox = inbox
+        self._asleep = False
+
+    def sleep(self, timeout_s: float) -> None:
+        """Wait for news of either kind; called with the lock held, which is given away meanwhile."""
+        self._asleep = True
+        held = self._release_save()  # type: ignore[attr-defined]
+        try:
+            self._inbox.wait(timeout_s)
+        finally:
+            self._acquire_restore(held)  # type: ignore[attr-defined]
+            self._asleep = False
+
+    def notify_all(self) -> None:
+        super().notify_all()
+        if self._asleep:
+            self._inbox.ring()
