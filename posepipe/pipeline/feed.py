@@ -27,10 +27,15 @@ class Feed(threading.Thread):
         self.slot, self._shared = slot, slot.shared
         self._seconds, self._warn, self._failed = seconds, warn, failed
         self._start_ns = 0
+        self._next_seq = 0
 
-    def begin(self, start_ns: int) -> None:
-        """Start; second 0 of a recording is `start_ns` (studio clock)."""
-        self._start_ns = start_ns
+    def begin(self, start_ns: int, *, next_seq: int = 0) -> None:
+        """Start; second 0 of a recording is `start_ns` (studio clock).
+
+        next_seq: after a restart, the number behind the last frame that was captured before. A recording goes on where it would
+        be by now, and what it passed over is counted as lost; a live camera's numbers go on from there.
+        """
+        self._start_ns, self._next_seq = start_ns, next_seq
         self.start()
 
     def run(self) -> None:
@@ -53,6 +58,9 @@ class Feed(threading.Thread):
         source = slot.node
         assert isinstance(source, Source)
         step: Callable[[], Frame | None] = source.step  # type: ignore[attr-defined]
+        if self._next_seq and source.due_s() is not None:
+            while source.skip(self._late_s(self._start_ns)):
+                pass
         while not shared.stop.is_set():
             due = source.due_s()
             if self._seconds is not None and (due if due is not None else self._late_s(self._start_ns)) >= self._seconds:
@@ -68,11 +76,20 @@ class Feed(threading.Thread):
             else:
                 if frame is None:
                     return
-                self._hand_on(frame if due_ns is None else dataclasses.replace(frame, t_capture_ns=due_ns), begin)
+                self._number(frame, due_ns, begin)
             if due_ns is not None and not shared.offline and self._late_s(due_ns) > _FAR_BEHIND_S:
                 passed = source.skip(self._late_s(self._start_ns))
                 if passed:
                     shared.ledger.capture_lost(passed, slot.name, "decoder behind")
+
+    def _number(self, frame: Frame, due_ns: int | None, begin_ns: int) -> None:
+        if due_ns is None:
+            self._hand_on(dataclasses.replace(frame, seq=frame.seq + self._next_seq) if self._next_seq else frame, begin_ns)
+        elif frame.seq >= self._next_seq:  # what came before was accounted for in an earlier life
+            if self._next_seq and frame.seq > self._next_seq:
+                self._shared.ledger.capture_lost(frame.seq - self._next_seq, self.slot.name, "its worker was down")
+            self._next_seq = 0
+            self._hand_on(dataclasses.replace(frame, t_capture_ns=due_ns), begin_ns)
 
     def _hand_on(self, frame: Frame, begin_ns: int) -> None:
         slot, shared = self.slot, self._shared

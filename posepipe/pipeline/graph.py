@@ -17,9 +17,10 @@ import msgspec
 from .errors import GraphError, did_you_mean
 from .links import Queue
 from .node import Caps, Node, Ports, Source, ports
+from .restart import Restart
 from .yamlfile import Where, YamlFile, load_yaml
 
-RESERVED = ("use", "from", "feedback", "each", "queue", "process")
+RESERVED = ("use", "from", "feedback", "each", "queue", "process", "restart")
 TOP = ("studio", "rig", "nodes", "engines", "budgets")
 _PERCENTILES = ("p50", "p95", "p99")
 
@@ -41,6 +42,7 @@ class PlanNode:
     feedback: Mapping[str, str]
     queue: Queue
     process: str
+    restart: Restart
     place: str
     caps: Caps
     caps_in: Mapping[str, Caps]
@@ -171,6 +173,7 @@ class _Planner:
         process: Any = body.get("process", "own" if cls.own_process else "main")
         if not isinstance(process, str):
             self._wrong((*path, "process"), f"node {name!r}: process is {process!r}, want own or a name", "process: own")
+        restart = self._restart(path, body)
         shared = {k: v for k, v in body.items() if k not in RESERVED}
         each = body.get("each")
         if each is not None and (not isinstance(each, dict) or not each):
@@ -199,6 +202,7 @@ class _Planner:
                 upstream[1],
                 queue,
                 own_process,
+                restart,
                 self._file.place(path),
                 Caps(),
                 {},
@@ -214,6 +218,17 @@ class _Planner:
                 (*path, "queue"), f"node {path[-1]!r}: queue is {raw!r}: {e}", "queue: {size: 2, full: drop_oldest | drop_newest | block}"
             )
             return Queue()
+
+    def _restart(self, path: Where, body: dict[str, Any]) -> Restart:
+        raw = body.get("restart", {})
+        try:
+            return msgspec.convert({"policy": raw} if isinstance(raw, str) else raw, Restart)
+        except msgspec.ValidationError as e:
+            hint = (
+                "restart: on_failure, or restart: {policy: never | on_failure | always, backoff_s: 0.1, window_s: 60, max: 5, hang_s: 10}"
+            )
+            self._wrong((*path, "restart"), f"node {path[-1]!r}: restart is {raw!r}: {e}", hint)
+            return Restart()
 
     def _settings(self, path: Where, name: str, cls: type[Node], raw: dict[str, Any]) -> Any:
         fields = {f.encode_name: f for f in msgspec.structs.fields(cls.Settings)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,13 +134,13 @@ class Part:
         """Connected subscribers of the publishing node that has fewest; None when nothing here publishes."""
         return min((s.node.subscribers() for s in self.slots.values() if hasattr(s.node, "subscribers")), default=None)
 
-    def start(self, start_ns: int | None = None) -> None:
-        """start_ns: second 0 of recordings on the studio clock; now, when it is not given."""
+    def start(self, start_ns: int | None = None, *, next_seq: Mapping[str, int] | None = None) -> None:
+        """start_ns: second 0 of recordings on the studio clock; now, when it is not given. next_seq: by node, see `Feed.begin`."""
         self.start_ns = self.shared.clock.now_ns() + 20_000_000 if start_ns is None else start_ns
         for worker in self.workers.values():
             worker.start()
         for feed in self.feeds:
-            feed.begin(self.start_ns)
+            feed.begin(self.start_ns, next_seq=(next_seq or {}).get(feed.slot.name, 0))
 
     @property
     def running(self) -> bool:

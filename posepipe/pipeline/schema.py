@@ -16,6 +16,7 @@ import msgspec
 from .graph import RESERVED, Registry
 from .links import Full
 from .node import Node, Port, Ports, Source, ports
+from .restart import Policy
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -29,6 +30,23 @@ _QUEUE: Schema = {
         "size": {"description": "Packets that may wait on each link.", "anyOf": [{"type": "integer", "minimum": 1}, _VARIABLE]},
         "full": {"description": "What a packet too many does. block: the writer waits, nothing is lost.", "enum": list(get_args(Full))},
     },
+}
+_RESTART: Schema = {
+    "description": "What happens when the node's process dies, fails or hangs.",
+    "anyOf": [
+        {"enum": list(get_args(Policy))},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "policy": {"description": "always: also when it ended by itself.", "enum": list(get_args(Policy))},
+                "backoff_s": {"description": "First wait, doubled with every death (0.1).", "type": "number", "minimum": 0},
+                "window_s": {"description": "Deaths longer ago are forgotten (60).", "type": "number", "exclusiveMinimum": 0},
+                "max": {"description": "Given up after so many deaths in the window (5).", "type": "integer", "minimum": 0},
+                "hang_s": {"description": "A call that lasts longer is a hang (10).", "type": "number", "exclusiveMinimum": 0},
+            },
+        },
+    ],
 }
 _RIG: Schema = {
     "description": "The calibration: a file beside the studio file, or a map with the file and how footage was rescaled after the calibration.",
@@ -139,6 +157,7 @@ def _node(cls: type[Node], defs: Schema) -> Schema:
         "queue": {**_QUEUE, "description": f"What may wait for this node. Default {_queue(cls)}."},
         "process": {"type": "string", "description": f"Worker: own, or a name that several nodes share. Default {_place(cls)}."},
     }
+    reserved["restart"] = _RESTART
     if takes.inputs:
         reserved["from"] = _links(takes.inputs, needed=True)
     if takes.feedback:

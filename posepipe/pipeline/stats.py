@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .packet import Packet, Poses, Span
 
@@ -27,6 +29,16 @@ class Durations:
         if self.count == 0:
             self._first_ns = self._last_ns
         self.count += 1
+
+    def since(self, count: int) -> NDArray[np.int64]:
+        """Those after the first `count`, as far as they are kept."""
+        at = np.arange(max(count, self.count - _KEEP), self.count) % _KEEP
+        return self._ring[at]
+
+    def extend(self, durations_ns: NDArray[np.int64]) -> None:
+        """Those that another process measured."""
+        for duration_ns in durations_ns.tolist():
+            self.add(duration_ns)
 
     @property
     def rate_hz(self) -> float:
@@ -56,10 +68,22 @@ class Quality:
         self.count = 0
 
     def add(self, poses: Poses) -> None:
+        self._add(len(poses.ids), float(np.mean(poses.reproj_px)) if len(poses.ids) else np.nan)
+
+    def _add(self, people: int, reproj_px: float) -> None:
         at = self.count % _KEEP
-        self._people[at] = len(poses.ids)
-        self._reproj_px[at] = np.mean(poses.reproj_px) if len(poses.ids) else np.nan
+        self._people[at], self._reproj_px[at] = people, reproj_px
         self.count += 1
+
+    def since(self, count: int) -> list[tuple[int, float]]:
+        """People and reprojection error of the instants after the first `count`, as far as they are kept."""
+        at = np.arange(max(count, self.count - _KEEP), self.count) % _KEEP
+        return list(zip(self._people[at].tolist(), self._reproj_px[at].tolist(), strict=True))
+
+    def extend(self, instants: Iterable[tuple[int, float]]) -> None:
+        """Those that another process published."""
+        for people, reproj_px in instants:
+            self._add(people, reproj_px)
 
     def medians(self) -> tuple[float, float]:
         """People an instant, and reprojection error in px (NaN when nobody was seen)."""
@@ -83,6 +107,15 @@ class TraceLog:
 
     def add(self, packet: Packet[Any]) -> None:
         self._packets.append(packet)
+
+    def take(self) -> tuple[list[Packet[Any]], list[tuple[int, Span]]]:
+        """What was logged since the last time, to be logged by another process."""
+        packets = [self._packets.popleft() for _ in range(len(self._packets))]
+        return packets, [self._captures.popleft() for _ in range(len(self._captures))]
+
+    def extend(self, packets: Iterable[Packet[Any]], captures: Iterable[tuple[int, Span]]) -> None:
+        self._packets.extend(packets)
+        self._captures.extend(captures)
 
     def chrome(self) -> dict[str, Any]:
         packets = list(self._packets)
