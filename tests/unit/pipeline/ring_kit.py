@@ -20,11 +20,11 @@ class Rings:
     def __init__(self) -> None:
         self._closing = ExitStack()
 
-    def new(self, slots: int = 3, *, credits: bool = False) -> FrameRing:
-        return self._kept(FrameRing.create(slots, WIDTH, HEIGHT, credits=credits))
+    def new(self, slots: int = 3) -> FrameRing:
+        return self._kept(FrameRing.create(slots, WIDTH, HEIGHT))
 
     def again(self, ring: FrameRing) -> FrameRing:
-        return self._kept(FrameRing.attach(tuple(os.dup(fd) for fd in ring.fds)))
+        return self._kept(FrameRing.attach(os.dup(ring.fd)))
 
     def _kept(self, ring: FrameRing) -> FrameRing:
         self._closing.callback(ring.close)
@@ -44,8 +44,8 @@ def picture(seq: int, *, width: int = WIDTH, height: int = HEIGHT, format: Pixel
     return Frame("north", seq, 1_700_000_000_000_000_000 + seq, format, width, height, tuple(planes), bool(seq % 2))
 
 
-def put(writer: RingWriter, seq: int) -> SlotRef:
-    ref = writer.put(picture(seq))
+def put(writer: RingWriter, seq: int, *, pin: bool = False) -> SlotRef:
+    ref = writer.put(picture(seq), pin=pin)
     assert ref is not None
     return ref
 
