@@ -153,6 +153,8 @@ def _look(ref: FrameRef, readers: Mapping[int, RingReader], done: Callable[[], N
 
 def _after(count: int, done: Callable[[], None]) -> Callable[[], None]:
     """Call it that often, and `done` is called."""
+    if not count:
+        done()
     left = [count]
 
     def one() -> None:

@@ -13,10 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from posepipe.pipeline.errors import RunError
-from posepipe.pipeline.headers import LINK_VERSION, FrameRef, FrameSetRef, Headers, resolve
-from posepipe.pipeline.packet import F32, Frame, FrameSet, Packet, Poses, Span, Sync, ViewPoses
-from posepipe.pipeline.ring import FrameRing, SlotRef
-from posepipe.pipeline.ringends import RingReader, RingWriter
+from posepipe.pipeline.headers import LINK_VERSION, FrameRef, FrameSetRef, Headers
+from posepipe.pipeline.packet import F32, WHOLE, Frame, FrameSet, Packet, Poses, Span, Sync, ViewPoses
+from posepipe.pipeline.ring import SlotRef
 
 CAMERAS = ("north", "east", "süd", "west")
 
@@ -52,7 +51,11 @@ def poses(seed: int, counts: tuple[int, int, int], sync: Sync) -> Poses:
 
 
 def packets(bodies: st.SearchStrategy[Any]) -> st.SearchStrategy[Packet[Any]]:
-    return st.builds(Packet, int64, int64, names, bodies, traces, frame_ids)
+    """With shares, one for each frame, or whole (none)."""
+    parts = st.integers(0, WHOLE)
+    return st.builds(Packet, int64, int64, names, bodies, traces, frame_ids).flatmap(
+        lambda p: st.tuples(*[parts] * len(p.frames)).flatmap(lambda some: st.sampled_from([p, replace(p, shares=some)]))
+    )
 
 
 def assert_same(a: Any, b: Any) -> None:
@@ -67,15 +70,16 @@ def assert_same(a: Any, b: Any) -> None:
 
 
 def a_frame(camera: str = "north", seq: int = 3) -> Frame:
-    planes = tuple(np.full(shape, seq, np.uint8) for shape in ((4, 6), (2, 3), (2, 3)))
+    planes = tuple(np.full(shape, seq % 256, np.uint8) for shape in ((4, 6), (2, 3), (2, 3)))
     return Frame(camera, seq, 1_700_000_000_000_000_000 + seq, "i420", 6, 4, planes)
+
+
+def in_slot(frame: Frame) -> Frame:
+    return replace(frame, slot=SlotRef(2**61, 5, 2**40))
 
 
 def a_packet(body: Any, frames: tuple[tuple[str, int], ...] = (("north", 3),)) -> Packet[Any]:
     return Packet(3, 1_700_000_000_000_000_003, "capture.north", body, (Span("capture.north", 5, 6),), frames)
-
-
-SLOT = {("north", 3): SlotRef(2**61, 5, 2**40)}
 
 
 # there and back -----------------------------------------------------------------------------------------------------------------
@@ -98,22 +102,21 @@ def test_skeletons_arrive_as_they_were(packet: Packet[Poses]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seq=int64, t=int64, camera=names, slot=slot_refs, trace=traces)
-def test_a_frame_arrives_as_its_reference(seq: int, t: int, camera: str, slot: SlotRef, trace: tuple[Span, ...]) -> None:
-    frame = replace(a_frame(), camera=camera, seq=seq, t_capture_ns=t)
-    packet = Packet(seq, t, "capture." + camera, frame, trace, frame.frame_ids)
-    arrived = Headers(Frame).decode(Headers(Frame).encode(packet, slots={(camera, seq): slot}), where="link")
+@given(seq=int64, t=int64, camera=names, slot=slot_refs, trace=traces, share=st.integers(0, WHOLE))
+def test_a_frame_arrives_as_its_reference(seq: int, t: int, camera: str, slot: SlotRef, trace: tuple[Span, ...], share: int) -> None:
+    frame = replace(a_frame(), camera=camera, seq=seq, t_capture_ns=t, slot=slot)
+    packet = Packet(seq, t, "capture." + camera, frame, trace, frame.frame_ids, (share,))
+    arrived = Headers(Frame).decode(Headers(Frame).encode(packet), where="link")
     assert arrived == replace(packet, body=FrameRef(camera, seq, t, slot))
 
 
 @settings(max_examples=40, deadline=None)
 @given(seq=int64, t=int64, sync=syncs, slots=st.lists(slot_refs, min_size=1, max_size=4))
 def test_an_instant_arrives_as_references(seq: int, t: int, sync: Sync, slots: list[SlotRef]) -> None:
-    frames = {camera: a_frame(camera, 10 + i) for i, camera in enumerate(CAMERAS[: len(slots)])}
+    frames = {camera: replace(a_frame(camera, 10 + i), slot=slot) for i, (camera, slot) in enumerate(zip(CAMERAS, slots, strict=False))}
     packet = a_packet(FrameSet(seq, t, CAMERAS, frames, sync), tuple((f.camera, f.seq) for f in frames.values()))
-    where = {(f.camera, f.seq): slot for f, slot in zip(frames.values(), slots, strict=True)}
-    refs = tuple(FrameRef(f.camera, f.seq, f.t_capture_ns, where[f.camera, f.seq]) for f in frames.values())
-    arrived = Headers(FrameSet).decode(Headers(FrameSet).encode(packet, slots=where), where="link")
+    refs = tuple(FrameRef(f.camera, f.seq, f.t_capture_ns, f.slot) for f in frames.values())
+    arrived = Headers(FrameSet).decode(Headers(FrameSet).encode(packet), where="link")
     assert arrived == replace(packet, body=FrameSetRef(seq, t, CAMERAS, refs, sync))
 
 
@@ -132,7 +135,7 @@ def test_a_body_that_a_user_defines_travels_too() -> None:
 
 
 def test_a_frame_s_message_is_a_few_hundred_bytes() -> None:
-    assert len(Headers(Frame).encode(a_packet(a_frame()), slots=SLOT)) < 300
+    assert len(Headers(Frame).encode(a_packet(in_slot(a_frame())))) < 300
 
 
 # not a message for this link ----------------------------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ def _sealed(rest: bytes, version: int = LINK_VERSION) -> bytes:
     return b"PPL" + bytes([version]) + zlib.crc32(rest, version).to_bytes(4, "little") + rest
 
 
-MESSAGE = Headers(Frame).encode(a_packet(a_frame()), slots=SLOT)
+MESSAGE = Headers(Frame).encode(a_packet(in_slot(a_frame())))
 SKELETONS = Headers(Poses).encode(a_packet(poses(1, (2, 4, 17), Sync(0, (0,), ()))))
 
 
@@ -179,7 +182,7 @@ def test_bytes_of_the_right_form_that_are_no_packet_are_refused(rest: bytes) -> 
 
 def test_a_peer_of_another_version_is_named_as_such() -> None:
     error = refused(_sealed(MESSAGE[8:], version=LINK_VERSION + 1))
-    assert error.what == "a peer speaks link version 2, this is 1"
+    assert error.what == "a peer speaks link version 3, this is 2"
     assert "same posepipe" in error.hint
 
 
@@ -233,76 +236,3 @@ def test_what_cannot_travel_is_refused_by_the_sender() -> None:
         with pytest.raises(RunError, match=says) as e:
             Headers(Actions).encode(a_packet(Actions((), value, {})))  # type: ignore[arg-type]
         assert "one process" in e.value.hint
-
-
-# references become views --------------------------------------------------------------------------------------------------------
-
-
-class Studio:
-    """A ring with two slots for each of three cameras."""
-
-    def __init__(self) -> None:
-        self.rings = {camera: FrameRing.create(2, 6, 4) for camera in CAMERAS[:3]}
-        self.writers = {camera: RingWriter(ring) for camera, ring in self.rings.items()}
-        self.readers = {camera: RingReader(ring) for camera, ring in self.rings.items()}
-
-    def put(self, camera: str, seq: int) -> tuple[Frame, FrameRef]:
-        frame = a_frame(camera, seq)
-        slot = self.writers[camera].put(frame)
-        assert slot is not None
-        return frame, FrameRef(camera, seq, frame.t_capture_ns, slot)
-
-
-@pytest.fixture
-def studio() -> Iterator[Studio]:
-    made = Studio()
-    yield made
-    for ring in made.rings.values():
-        ring.close()
-
-
-def test_a_reference_becomes_a_view_into_its_slot(studio: Studio) -> None:
-    frame, ref = studio.put("north", 3)
-    packet, lost = resolve(a_packet(ref), studio.readers)
-    assert packet is not None
-    assert lost == ()
-    assert replace(packet.body, planes=()) == replace(frame, planes=())
-    assert packet.body.planes[0].tolist() == frame.planes[0].tolist()
-
-
-def test_a_frame_that_was_overwritten_is_lost_and_named(studio: Studio) -> None:
-    _, ref = studio.put("north", 3)
-    studio.put("north", 4)
-    studio.put("north", 5)
-    assert resolve(a_packet(ref), studio.readers) == (None, (("north", 3),))
-
-
-def test_an_instant_goes_on_without_the_cameras_that_were_overwritten(studio: Studio) -> None:
-    refs = tuple(studio.put(camera, 3 + i)[1] for i, camera in enumerate(CAMERAS[:3]))
-    ids = tuple((r.camera, r.seq) for r in refs)
-    packet = a_packet(FrameSetRef(9, 99, CAMERAS, refs, Sync(2, (0, 1, 2), (3,))), ids)
-    whole, lost = resolve(packet, studio.readers)
-    assert whole is not None
-    assert (list(whole.body.frames), whole.body.sync, whole.frames, lost) == (list(CAMERAS[:3]), Sync(2, (0, 1, 2), (3,)), ids, ())
-    for seq in (7, 8):
-        studio.put("north", seq)
-    part, lost = resolve(packet, studio.readers)
-    assert part is not None
-    assert list(part.body.frames) == ["east", "süd"]
-    assert part.body.sync == Sync(1, (1, 2), (0, 3))
-    assert (part.body.seq, part.body.t_capture_ns, part.frames, lost) == (9, 99, ids[1:], ids[:1])
-    for camera in ("east", "süd"):
-        for seq in (7, 8):
-            studio.put(camera, seq)
-    assert resolve(packet, studio.readers) == (None, ids)
-
-
-def test_a_camera_whose_ring_is_not_here_is_named(studio: Studio) -> None:
-    _, ref = studio.put("north", 3)
-    with pytest.raises(RunError, match="camera north, whose ring this process was not given"):
-        resolve(a_packet(ref), {})
-
-
-def test_a_packet_without_frames_stays_as_it_is() -> None:
-    packet = a_packet(poses(1, (1, 2, 3), Sync(0, (), ())))
-    assert resolve(packet, {}) == (packet, ())
