@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
 import signal
 import sys
 import threading
@@ -22,10 +23,12 @@ from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.runner import Runner, Running
 
 from . import preflight, studio
+from .nursery import can_fork
 from .pulling import pull
 from .report import Machine, print_summary
 from .report import summary as report
 from .screen import LiveScreen, OfflineProgress
+from .supervisor import Supervisor
 
 _POLL_S = 0.05
 
@@ -72,9 +75,15 @@ def run(
     for warning in preflight.purpose(plan) + preflight.check(plan, whole.rig, infos):
         _warn(warning)
     cv2.setNumThreads(1)  # the cores belong to the decoders and the network
-    runner = Runner(
-        plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=bench or trace is not None, warn=_warn
-    )
+    traced = bench or trace is not None
+    runner: Running
+    if offline or not can_fork():
+        if not offline:
+            _warn("worker processes need Linux: this studio runs in one process, and a fault in one node ends it")
+        runner = Runner(plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=traced, warn=_warn)
+    else:
+        loud = logging.getLogger().isEnabledFor(logging.INFO)
+        runner = Supervisor(plan, rig=whole.rig, resolve=whole.resolve, seconds=seconds, trace=traced, warn=_warn, loud=loud)
     with contextlib.closing(runner), _stopping(runner) as asked:
         with _patience():
             runner.open()

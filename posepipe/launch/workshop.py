@@ -116,7 +116,7 @@ class Workshop:
             part.close()
             self._over.set()
             beating.join(2.0)
-            self._beat(part, inbox)
+            self._beat(part, inbox, closed=True)
             self._tell(letters.Fault.of(fault) if fault is not None else letters.Done())
             inbox.close()
             post.close()
@@ -138,8 +138,7 @@ class Workshop:
                 slot.node.begin_rounds_together(self._start.round_s)
         gc.collect()
         gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
-        for worker in part.workers.values():
-            worker.after = self._entries
+        self._shared.after = self._entries
         part.start(self._start.start_ns, next_seq=self._start.next_seq)
         while part.running and self._shared.failure is None and not self._shared.stop.wait(0.1):
             pass
@@ -195,7 +194,7 @@ class Workshop:
         while not self._over.wait(_BEAT_S):
             self._beat(part, inbox)
 
-    def _beat(self, part: Part, inbox: Inbox) -> None:
+    def _beat(self, part: Part, inbox: Inbox, *, closed: bool = False) -> None:
         self._entries()
         shared, now_ns = self._shared, time.monotonic_ns()
         nodes = {}
@@ -211,7 +210,7 @@ class Workshop:
         poses = next((p for s in reversed(part.slots.values()) if (p := s.cell.packet) is not None and isinstance(p.body, Poses)), None)
         strange = inbox.foreign
         seen = glance(poses) if poses is not None else None
-        self._tell(letters.Beat(nodes, end_ns.tobytes(), quality, seen, part.subscribers(), strange))
+        self._tell(letters.Beat(nodes, end_ns.tobytes(), quality, seen, None if closed else part.subscribers(), strange))
         if shared.trace is not None:
             packets, captures = shared.trace.take()
             for at in range(0, max(len(packets), len(captures)), _SPANS_AT_ONCE):

@@ -101,6 +101,7 @@ class Feed(threading.Thread):
         if shared.trace is not None:
             shared.trace.capture(frame.seq, span)
         slot.emit(Packet(frame.seq, frame.t_capture_ns, slot.name, frame, (span,), frame.frame_ids), wait=True)
+        shared.after()
 
     def _late_s(self, due_ns: int) -> float:
         return (self._shared.clock.now_ns() - due_ns) / 1e9

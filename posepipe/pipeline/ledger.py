@@ -133,7 +133,8 @@ class Ledger(LedgerTap):
             getattr(self, f"_{kind}")(*arguments)
 
     def _capture(self, frame: FrameId) -> None:
-        self._account(frame)
+        if frame not in self._ended:  # the news that it has ended may have come first
+            self._account(frame)
 
     def _account(self, frame: FrameId) -> _Account:
         """News of a frame may overtake the news that it was captured."""
@@ -161,7 +162,7 @@ class Ledger(LedgerTap):
         for frame, share in zip(frames, parts, strict=True):
             if frame in self._ended:
                 why = self._ended[frame]
-                if published and why is not None:  # it was late, not lost
+                if published and why is not None:  # it was late, not lost, or said to be lost by two (the killed and who wrote to it)
                     self._dropped[why] -= 1
                     self._ended[frame] = None
                     self.published += 1
@@ -175,11 +176,7 @@ class Ledger(LedgerTap):
         if account.back < WHOLE:
             return
         del self._open[frame]
-        self._remember(frame, None)
-        if account.published:
-            self.published += 1
-        else:
-            self._dropped[account.why or ("graph", "no sink publishes it")] += 1
+        self._end(account, frame, ("graph", "no sink publishes it"))
 
     @property
     def in_flight(self) -> int:

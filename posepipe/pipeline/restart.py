@@ -14,7 +14,8 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """`restart:` of a node. A worker process is restarted by the strictest wish of its nodes.
 
     policy: never; on_failure (it died, failed or hung); always (also when it ended by itself). backoff_s doubles with every
-    death within window_s; after max of them the worker is given up. hang_s: a call of the node that lasts longer is a hang.
+    death within window_s; after max of them the worker is given up. A call of the node that lasts longer than hang_s, or an
+    `open` longer than open_s, is a hang.
     """
 
     policy: Policy = "on_failure"
@@ -22,10 +23,11 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     window_s: float = 60.0
     max: int = 5
     hang_s: float = 10.0
+    open_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.backoff_s < 0 or self.window_s <= 0 or self.max < 0 or self.hang_s <= 0:
-            raise ValueError("backoff_s and max are not negative, window_s and hang_s are above 0")
+        if self.backoff_s < 0 or self.window_s <= 0 or self.max < 0 or self.hang_s <= 0 or self.open_s <= 0:
+            raise ValueError("backoff_s and max are not negative, window_s, hang_s and open_s are above 0")
 
 
 def strictest(wishes: list[Restart]) -> Restart:
@@ -37,6 +39,7 @@ def strictest(wishes: list[Restart]) -> Restart:
         window_s=max(w.window_s for w in wishes),
         max=min(w.max for w in wishes),
         hang_s=min(w.hang_s for w in wishes),
+        open_s=min(w.open_s for w in wishes),
     )
 
 

@@ -44,6 +44,7 @@ _RESTART: Schema = {
                 "window_s": {"description": "Deaths longer ago are forgotten (60).", "type": "number", "exclusiveMinimum": 0},
                 "max": {"description": "Given up after so many deaths in the window (5).", "type": "integer", "minimum": 0},
                 "hang_s": {"description": "A call that lasts longer is a hang (10).", "type": "number", "exclusiveMinimum": 0},
+                "open_s": {"description": "An open that lasts longer is a hang (60).", "type": "number", "exclusiveMinimum": 0},
             },
         },
     ],

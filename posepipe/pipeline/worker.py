@@ -49,6 +49,8 @@ class Shared:
         self.trace = trace
         self.stop = threading.Event()
         self.failure: BaseException | None = None
+        self.after: Callable[[], object] = lambda: None
+        """Called after each piece of work, by the thread that did it: in a worker process, the ledger's entries leave then."""
 
     def fail(self, error: BaseException) -> None:
         self.failure = self.failure or error
@@ -269,8 +271,6 @@ class Worker(threading.Thread):
         self._inbox = inbox
         self.ready: threading.Condition = threading.Condition() if inbox is None else Doorbell(inbox)
         self.slots: list[Slot] = []
-        self.after: Callable[[], object] = lambda: None
-        """Called after each piece of work."""
         self._shared = shared
 
     def run(self) -> None:
@@ -279,7 +279,7 @@ class Worker(threading.Thread):
                 work = self._pick()
                 if work:
                     work()
-                    self.after()
+                    self._shared.after()
         except BaseException as e:
             self._shared.fail(e)
         finally:

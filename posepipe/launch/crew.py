@@ -1,0 +1,47 @@
+"""One worker process as the supervisor sees it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from posepipe.pipeline.errors import PosepipeError
+from posepipe.pipeline.restart import Patience
+
+from .letters import Line
+
+
+class State(StrEnum):
+    """opening: its nodes are being opened. ready: open, waits for the start. waiting: dead, to be started again. failed: given up."""
+
+    OPENING = "opening"
+    READY = "ready"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Member:
+    """A worker process and its history. Times are seconds of the monotonic clock."""
+
+    name: str
+    nodes: tuple[str, ...]
+    patience: Patience
+    line: Line | None = None
+    pid: int = 0
+    state: State = State.OPENING
+    restarts: int = 0
+    fault: PosepipeError | None = None
+    why: str = ""
+    again_at_s: float = 0.0
+    died_at_s: float = 0.0
+    last_beat_s: float = field(default_factory=time.monotonic)
+    waits_for: set[int] = field(default_factory=set)
+    """Ids of the rings that were handed to it and not yet mapped."""
+
+    @property
+    def alive(self) -> bool:
+        return self.state in (State.OPENING, State.READY, State.RUNNING)

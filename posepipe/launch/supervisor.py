@@ -1,0 +1,456 @@
+"""The supervisor: one process for each worker of a plan, kept alive, listened to, accounted for, and stopped in order.
+
+It decodes, computes and publishes nothing itself. Workers come from a nursery; each has a line to the supervisor, on which it
+beats, sends its ledger entries and figures, and hears its orders. Frame rings belong to the supervisor, so that they outlive both ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from posepipe.nodes._video import StreamInfo
+from posepipe.pipeline.clock import StudioClock
+from posepipe.pipeline.errors import PosepipeError, RunError, stopped_by
+from posepipe.pipeline.graph import Plan
+from posepipe.pipeline.ledger import Ledger
+from posepipe.pipeline.packet import Packet, Span
+from posepipe.pipeline.part import Surroundings
+from posepipe.pipeline.remote import wires
+from posepipe.pipeline.restart import Patience, strictest
+from posepipe.pipeline.ring import FrameRing
+from posepipe.pipeline.runner import side_nodes
+from posepipe.pipeline.snapshot import NodeFigures, Snapshot, snapshot
+from posepipe.pipeline.stats import Durations, Quality, TraceLog
+
+from . import letters
+from .crew import Member, State
+from .letters import Line
+from .nursery import Born, Died, Nursery
+from .workshop import Job
+
+_TICK_S = 0.05
+_SLOTS = 8
+_OPEN_WITHIN_S = 120.0
+_SILENT_S = 3.0
+"""A worker that has not beaten for so long is stuck where not even its other threads run."""
+_SILENT_OPENING_S = 30.0
+_SETTLE_S = 1.0
+"""What a killed worker held is accounted for when nothing was heard of it for so long."""
+_LOST_AFTER_S = 15.0
+
+
+class Supervisor:
+    """One live run of one plan in worker processes. Make it before the process has a second thread."""
+
+    offline = False
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        rig: Any,
+        resolve: Callable[[str], Path],
+        seconds: float | None = None,
+        trace: bool = False,
+        warn: Callable[[str], None] | None = None,
+        loud: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.warn = warn or logging.getLogger("posepipe").warning
+        self.clock = StudioClock()
+        self.ledger = Ledger(side_nodes=side_nodes(plan))
+        self.trace = TraceLog() if trace else None
+        self.end_to_end, self.quality = Durations(), Quality()
+        self.nodes = {n.name: NodeFigures(n.name, n.use, Durations()) for n in plan.nodes}
+        self.strange: dict[str, int] = {}
+        self._ended: set[str] = set()
+        self._seen: tuple[int, float] = (0, float("nan"))
+        self._subscribers: dict[str, int] = {}
+        self._infos: dict[str, StreamInfo] = {}
+        self._runs_on: dict[str, str] = {}
+        self._rings: dict[str, FrameRing] = {}
+        self._next_seq: dict[str, int] = {}
+        self._round_s = 0.0
+        self._start_ns = 0
+        self._began_ns = self._ended_ns = 0
+        self._stop_asked = False
+        self._fault: PosepipeError | None = None
+        self._sweeps: list[tuple[float, int, Member]] = []
+        self._changed = threading.Condition()
+        by_worker: dict[str, list[str]] = {}
+        for node in plan.nodes:
+            by_worker.setdefault(node.process, []).append(node.name)
+        self.crew = {
+            worker: Member(worker, tuple(names), Patience(strictest([plan[n].restart for n in names])))
+            for worker, names in by_worker.items()
+        }
+        self._source_names = {n.name for n in plan.sources}
+        token = secrets.token_hex(6)
+        job = Job(
+            plan,
+            Surroundings(rig, resolve, seconds, self.warn),
+            self.clock,
+            _Address(f"ipc://@posepipe-{token}-"),
+            secrets.token_bytes(8),
+            trace,
+            loud,
+        )
+        self._nursery = Nursery(job)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._nursery.fileno(), selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._watch, name="posepipe:supervisor", daemon=True)
+        self._closed = False
+
+    # what the outside asks for --------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start every worker and wait until all nodes are open and all rings are mapped. The first fault ends it."""
+        for member in self.crew.values():
+            self._spawn(member)
+        self._thread.start()
+        until = time.monotonic() + _OPEN_WITHIN_S
+        with self._changed:
+            done = self._changed.wait_for(lambda: self._fault or self._all_ready() or self._stop_asked, until - time.monotonic())
+        if self._fault is not None:
+            raise self._fault
+        if not done:
+            slow = ", ".join(m.name for m in self.crew.values() if m.state != State.READY)
+            raise RunError(f"not open after {_OPEN_WITHIN_S:.0f} s: {slow}", where="the studio", hint="a node hangs in open")
+
+    def _all_ready(self) -> bool:
+        return all(m.state == State.READY and not m.waits_for for m in self.crew.values())
+
+    def opened(self) -> Mapping[str, StreamInfo]:
+        """What the opened sources say of themselves, by camera."""
+        return self._infos
+
+    def begin_rounds_together(self, round_s: float) -> None:
+        """Recordings that are looped start each round at the same moment: after so many seconds of recording."""
+        self._round_s = round_s
+
+    def runs_on(self) -> Mapping[str, str]:
+        return self._runs_on
+
+    def subscribers(self) -> int:
+        """Connected subscribers of the publishing node that has fewest; 0 when nothing publishes."""
+        return min(self._subscribers.values(), default=0)
+
+    def start(self) -> None:
+        self._began_ns = time.monotonic_ns()
+        self._start_ns = self.clock.now_ns() + 50_000_000
+        for member in self.crew.values():
+            if member.state == State.READY:
+                self._send_start(member)
+
+    @property
+    def running(self) -> bool:
+        return self._fault is None and any(m.alive or m.state == State.WAITING for m in self.crew.values())
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop_asked
+
+    def stop(self) -> None:
+        """Planned stop: the sources end, what is under way is finished."""
+        self._stop_asked = True  # the watching thread tells the workers: this may be called by a signal handler
+
+    def finish(self, *, timeout_s: float = 10.0) -> None:
+        """Wait for the drain, end what is left, settle the ledger. RunError when a part of the studio that it cannot do without failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._fault is not None or not self.running, timeout_s)
+        self._ended_ns = time.monotonic_ns()
+        stuck = [m.name for m in self.crew.values() if m.alive]
+        self.close()
+        self.ledger.close()
+        if self._fault is not None:
+            raise stopped_by(self._fault)
+        if stuck:
+            names = ", ".join(stuck)
+            raise RunError(f"did not stop within {timeout_s:.0f} s: {names}", where="the studio stopped", hint="a node hangs in step")
+
+    def close(self) -> None:
+        """End every process of the studio. Nothing of it is left then: no socket file, no named memory."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+        for member in self.crew.values():
+            if member.line is not None:
+                member.line.close()
+                member.line = None
+        self._nursery.close()
+        for ring in self._rings.values():
+            ring.close()
+        self._selector.close()
+
+    @property
+    def seconds(self) -> float:
+        return ((self._ended_ns or time.monotonic_ns()) - self._began_ns) / 1e9 if self._began_ns else 0.0
+
+    def snapshot(self, newest: int = 1 << 16) -> Snapshot:
+        """The studio now; latencies over the `newest` packets of each node."""
+        return snapshot(
+            self.nodes.values(),
+            end_to_end=self.end_to_end,
+            quality=self.quality,
+            ledger=self.ledger,
+            seen=self._seen,
+            seconds=self.seconds,
+            newest=newest,
+        )
+
+    # watching -------------------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        told = False
+        while not self._closed:
+            for key, _ in self._selector.select(_TICK_S):
+                if key.data is None:
+                    self._hear_nursery()
+                else:
+                    self._hear(key.data)
+            if self._stop_asked and not told:
+                told = True
+                self._tell_to_stop()
+            self._look_after(time.monotonic())
+            with self._changed:
+                self._changed.notify_all()
+
+    def _tell_to_stop(self) -> None:
+        for member in self.crew.values():
+            if member.state == State.WAITING:
+                self._give_up(member, quietly=True)
+            elif member.line is not None and (set(member.nodes) & self._source_names or not self._began_ns):
+                member.line.send(letters.Stop())
+
+    def _spawn(self, member: Member) -> None:
+        ours, theirs = Line.pair()
+        member.line, member.state, member.pid, member.fault = ours, State.OPENING, 0, None
+        member.last_beat_s = time.monotonic()
+        member.waits_for.clear()
+        self._selector.register(ours.fileno(), selectors.EVENT_READ, member)
+        self._nursery.spawn(member.name, theirs)
+
+    def _hear_nursery(self) -> None:
+        news = self._nursery.news()
+        match news:
+            case Born(name, pid):
+                self.crew[name].pid = pid
+            case Died(name, pid, status):
+                self._died(self.crew[name], status)
+            case None:
+                self._selector.unregister(self._nursery.fileno())
+                self._fail(RunError("the process that makes the workers has died", where="the studio", hint="was it killed? run it again"))
+
+    def _hear(self, member: Member) -> None:
+        if member.line is None:
+            return
+        heard = member.line.receive()
+        if heard is None:
+            self._hang_up(member)
+            return
+        letter, fds = heard
+        letters.close_fds(fds)
+        member.last_beat_s = time.monotonic()
+        match letter:
+            case letters.Beat():
+                self._note(member, letter)
+            case letters.Entries(events):
+                self._count(events)
+            case letters.Opened(infos, runs_on):
+                self._runs_on.update(runs_on)
+                for camera, info in infos.items():
+                    self._infos[camera] = msgspec.convert(info, StreamInfo)
+                    self._ring(camera, self._infos[camera].width, self._infos[camera].height)
+                member.state = State.READY
+                self._hand_rings(member)
+                if self._began_ns:
+                    self._send_start(member)
+            case letters.Ask(camera, width, height):
+                self._ring(camera, width, height)
+                for other in self.crew.values():
+                    if other.state in (State.READY, State.RUNNING):
+                        self._hand_rings(other, only=camera)
+            case letters.Have(ring):
+                member.waits_for.discard(ring)
+            case letters.Spans(packets, captures):
+                self._trace(packets, captures)
+            case letters.Said(level, name, text):
+                if name:
+                    logging.getLogger(name).log(level, "%s", text)
+                else:
+                    self.warn(text)
+            case letters.Fault():
+                member.fault = letter.error()
+            case letters.Done():
+                member.state = State.DONE
+            case _:
+                raise AssertionError(letter)
+
+    def _hang_up(self, member: Member) -> None:
+        if member.line is not None:
+            self._selector.unregister(member.line.fileno())
+            member.line.close()
+            member.line = None
+
+    def _note(self, member: Member, beat: letters.Beat) -> None:
+        for name, node in beat.nodes.items():
+            figures = self.nodes[name]
+            figures.latency.extend(np.frombuffer(node.latency_ns, np.int64))
+            figures.waiting, figures.errors = node.waiting, max(figures.errors, node.errors)
+            if node.ended:
+                self._ended.add(name)
+            restart = member.patience.restart
+            key, limit_s = ("open_s", restart.open_s) if member.state == State.OPENING else ("hang_s", restart.hang_s)
+            if node.busy_s > limit_s:
+                self._kill(member, f"{name} has been in one call for {node.busy_s:.0f} s ({key}: {limit_s:g})")
+        self.end_to_end.extend(np.frombuffer(beat.end_to_end_ns, np.int64))
+        self.quality.extend(beat.quality)
+        if beat.seen is not None:
+            self._seen = beat.seen
+        if beat.subscribers is not None:
+            self._subscribers[member.name] = beat.subscribers
+        self.strange[member.name] = beat.strange
+
+    def _count(self, events: list[tuple[Any, ...]]) -> None:
+        for event in events:
+            if event[0] == "capture":
+                camera, seq = event[1]
+                self._next_seq[camera] = max(self._next_seq.get(camera, 0), seq + 1)
+        self.ledger.apply(events)
+
+    def _trace(self, packets: list[Any], captures: list[Any]) -> None:
+        if self.trace is not None:
+            self.trace.extend(msgspec.convert(packets, list[Packet[None]]), msgspec.convert(captures, list[tuple[int, Span]]))
+
+    # rings --------------------------------------------------------------------------------------------------------------------------
+
+    def _ring(self, camera: str, width: int, height: int) -> None:
+        """There is a ring for pictures of that size from now on, when somebody elsewhere looks at that camera's pictures."""
+        there = self._rings.get(camera)
+        if (there is not None and there.width >= width and there.height >= height) or not self._readers():
+            return
+        try:
+            self._rings[camera] = FrameRing.create(_SLOTS, width, height)
+        except RunError as e:
+            self._fail(RunError(e.what, where=f"camera {camera}", hint=e.hint))
+            return
+        if there is not None:
+            there.close()
+        for member in self.crew.values():
+            if member.state in (State.READY, State.RUNNING):
+                self._hand_rings(member, only=camera)
+
+    def _readers(self) -> set[str]:
+        return {wire.to_worker for wire in wires(self.plan) if wire.pixels}
+
+    def _hand_rings(self, member: Member, *, only: str | None = None) -> None:
+        """Readers get every ring, the writer its own. A ring comes to its readers first: they know it when the first frame comes."""
+        cameras = {n.key or n.base: n.process for n in self.plan.sources}
+        for camera, ring in self._rings.items():
+            if only not in (None, camera) or member.line is None:
+                continue
+            writes = cameras[camera] == member.name
+            if (writes or member.name in self._readers()) and member.line.send(letters.Ring(camera, writes), ring.fd):
+                member.waits_for.add(ring.id)
+
+    # life and death -------------------------------------------------------------------------------------------------------------------
+
+    def _send_start(self, member: Member) -> None:
+        next_seq = {n.name: self._next_seq.get(n.key or n.base, 0) for n in self.plan.sources if n.process == member.name}
+        ended = [n for n in self._ended if n not in member.nodes]
+        if member.line is not None and member.line.send(letters.Start(self._start_ns, self._round_s, next_seq, ended)):
+            member.state = State.RUNNING
+
+    def _died(self, member: Member, status: int) -> None:
+        while member.line is not None:  # what it said before it died
+            self._hear(member)
+        now_s = time.monotonic()
+        member.died_at_s = now_s
+        if member.state in (State.DONE, State.FAILED):
+            return
+        failed = member.fault is not None or status != 0
+        how = member.why or (f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with {status}")
+        member.why = ""
+        if not self._began_ns and member.fault is not None:  # a studio that cannot open is refused
+            self._fail(member.fault)
+            return
+        for other in self.crew.values():
+            if other.alive and other.line is not None:
+                other.line.send(letters.Gone(member.name))
+        self._sweeps.append((now_s + _SETTLE_S, time.monotonic_ns(), member))
+        wait_s = None if self._stop_asked else member.patience.after_death(now_s, failed=failed)
+        if wait_s is None:
+            member.fault = member.fault or RunError(f"worker {member.name} {how}", where="the studio", hint="the log above may say why")
+            self._give_up(member, quietly=self._stop_asked)
+            return
+        member.state, member.again_at_s = State.WAITING, now_s + wait_s
+        member.restarts += 1
+        fault = f": {member.fault.what}" if member.fault is not None else ""
+        self.warn(f"worker {member.name} {how}{fault}; it is started again (restart {member.restarts})")
+
+    def _give_up(self, member: Member, *, quietly: bool = False) -> None:
+        """It stays dead. A studio goes on without a camera, a recorder or a view, not without what leads to its publication."""
+        member.state = State.FAILED
+        for name in member.nodes:
+            self._ended.add(name)
+            for other in self.crew.values():
+                if other.alive and other.line is not None:
+                    other.line.send(letters.Ended(name))
+        if quietly:
+            return
+        sources_left = any(m.alive or m.state == State.WAITING for m in self.crew.values() if set(m.nodes) & self._source_names)
+        side = set(member.nodes) <= self.ledger.side_nodes
+        if (set(member.nodes) <= self._source_names and sources_left) or side:
+            self.warn(
+                f"worker {member.name} is given up: {member.fault.what if member.fault else 'it ended'}; the studio goes on without it"
+            )
+        else:
+            self._fail(member.fault or RunError(f"worker {member.name} has ended", where="the studio"))
+
+    def _kill(self, member: Member, why: str) -> None:
+        if member.pid and not member.why:
+            member.why = f"was stopped: {why}"
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
+
+    def _fail(self, error: PosepipeError) -> None:
+        with self._changed:
+            self._fault = self._fault or error
+            self._changed.notify_all()
+
+    def _look_after(self, now_s: float) -> None:
+        for member in self.crew.values():
+            if member.state == State.WAITING and now_s >= member.again_at_s:
+                self._spawn(member)
+            elif member.alive and now_s - member.last_beat_s > (_SILENT_OPENING_S if member.state == State.OPENING else _SILENT_S):
+                self._kill(member, f"nothing was heard of it for {now_s - member.last_beat_s:.1f} s")
+        for sweep in [s for s in self._sweeps if now_s >= s[0]]:
+            self._sweeps.remove(sweep)
+            _, before_ns, member = sweep
+            self.ledger.give_up(member.nodes[-1], f"lost with worker {member.name}", before_ns=before_ns)
+        self.ledger.give_up("graph", "lost on the way", before_ns=time.monotonic_ns() - int(_LOST_AFTER_S * 1e9))
+
+
+class _Address:
+    """Where a worker listens. Linux keeps these names outside the file system: the process gone, the name gone."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def __call__(self, worker: str) -> str:
+        return self._prefix + worker
