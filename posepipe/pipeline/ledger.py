@@ -162,7 +162,7 @@ class Ledger(LedgerTap):
         for frame, share in zip(frames, parts, strict=True):
             if frame in self._ended:
                 why = self._ended[frame]
-                if published and why is not None:  # it was late, not lost, or said to be lost by two (the killed and who wrote to it)
+                if published and why is not None:  # it was late, not lost, or had got through the worker that was killed
                     self._dropped[why] -= 1
                     self._ended[frame] = None
                     self.published += 1
@@ -201,7 +201,7 @@ class Ledger(LedgerTap):
             return self.captured - self.published - sum(self._dropped.values()) - len(self._open)
 
     def give_up(self, node: str, reason: str, *, before_ns: int) -> int:
-        """Account for frames of which nothing was heard since before that moment (monotonic ns): a killed process held them.
+        """Account for open frames that were first heard of before that moment (monotonic ns): a killed process held them.
 
         Returns how many. One that is published after all is moved to its right account.
         """
