@@ -116,6 +116,19 @@ def test_the_worker_that_writes_is_woken_when_there_is_room() -> None:
     assert woken.is_set()
 
 
+def test_who_writes_from_another_process_hears_of_each_packet_that_is_taken() -> None:
+    a, taken = link(3, "block"), []
+    a.taken = lambda: taken.append(len(a))
+    for i in range(3):
+        a.put(packet(i), wait=False)
+    assert taken == []
+    drain(a)
+    assert taken == [2, 1, 0]
+    a.put(packet(3), wait=False)
+    a.stop()
+    assert taken == [2, 1, 0], "what is thrown away at a stop was not taken"
+
+
 def test_the_end_wakes_the_reader_and_what_waits_is_still_read() -> None:
     a = link()
     a.put(packet(0), wait=False)

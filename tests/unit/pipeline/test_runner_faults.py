@@ -109,7 +109,7 @@ def test_a_node_that_hangs_is_named(harness: Harness) -> None:
     runner.start()
     until(lambda: len(runner.slots["work"].inputs[0]) > 0)
     try:
-        with pytest.raises(RunError, match="did not stop within 0 s: posepipe:main\n  -> a node hangs in step"):
+        with pytest.raises(RunError, match="did not stop within 0 s: main\n  -> a node hangs in step"):
             runner.finish(timeout_s=0.1)
     finally:
         go_on.set()
