@@ -26,8 +26,13 @@ import numpy as np
 from transport_clip import Clip, ways_to_copy
 from transport_ends import BYTES, TRANSPORTS, Consumer, producer_of
 
-RATE_HZ, WARM_UP = 30.0, 15
+RATE_HZ = 30.0
 PEERS = {"iceoryx2": "iceoryx2", "dora": "dora_cli"}
+
+
+def warm_up(frames: int) -> int:
+    """How many of the first frames do not count."""
+    return min(15, frames // 4)
 
 
 def resources() -> tuple[float, int]:
@@ -41,25 +46,23 @@ def resources() -> tuple[float, int]:
 
 def produce(args: argparse.Namespace) -> None:
     producer = producer_of(args.transport)(Path(args.work), args.index, args.size, tuple(args.fds))
-    frames, fresh_s = int(args.seconds * args.rate) if args.rate else args.frames, 0.0
+    frames, fresh_s = args.frames, 0.0
     sends_ns = np.zeros(frames, np.int64)
     sends_ns += 1  # takes its memory now
     print("ready", flush=True)
     start_ns = int(sys.stdin.readline())
     cpu_s, first = 0.0, resources()
     for i in range(frames):
-        if args.rate:
-            time.sleep(max(0.0, (start_ns + i * 1e9 / args.rate - time.monotonic_ns()) / 1e9))
-        if i == min(WARM_UP, frames // 4):
+        time.sleep(max(0.0, (start_ns + i * 1e9 / RATE_HZ - time.monotonic_ns()) / 1e9))
+        if i == warm_up(frames):
             cpu_s, fresh_s, first = time.process_time(), 0.0, resources()
         begin = time.thread_time()
-        if args.rate:
-            producer.prepare(i)
+        producer.prepare(i)
         fresh_s += time.thread_time() - begin
         t0 = time.monotonic_ns()
         producer.send(i, t0)
         sends_ns[i] = time.monotonic_ns() - t0
-    counted = max(frames - WARM_UP, 1)
+    counted = frames - warm_up(frames)
     last = resources()
     said = {
         "frames": frames,
@@ -74,13 +77,11 @@ def produce(args: argparse.Namespace) -> None:
 # the measuring process ----------------------------------------------------------------------------------------------------------
 
 
-def run(transport: str, size: str, cameras: int, seconds: float, *, frames: int = 0) -> dict[str, Any]:
-    """One transport: `cameras` producers at 30 Hz for `seconds`, or (frames) as fast as they can."""
+def run(transport: str, size: str, cameras: int, frames: int) -> dict[str, Any]:
+    """One transport: `cameras` producers of so many frames each, at 30 Hz."""
     with tempfile.TemporaryDirectory() as work:
         consumer: Consumer = TRANSPORTS[transport](Path(work), cameras, size)
-        rate = 0.0 if frames else RATE_HZ
-        command = [sys.executable, __file__, "--produce", "--transport", transport, "--size", size, "--work", work]
-        command += ["--seconds", str(seconds), "--rate", str(rate), "--frames", str(frames)]
+        command = [sys.executable, __file__, "--produce", "--transport", transport, "--size", size, "--work", work, "--frames", str(frames)]
         producers = [
             subprocess.Popen(
                 [*command, "--index", str(i), "--fds", *map(str, consumer.fds(i))],
@@ -92,7 +93,7 @@ def run(transport: str, size: str, cameras: int, seconds: float, *, frames: int 
             for i in range(cameras)
         ]
         try:
-            return {"transport": transport, "size": size, "cameras": cameras, **_measured(consumer, producers, seconds, frames)}
+            return {"transport": transport, "size": size, "cameras": cameras, **_measured(consumer, producers, frames)}
         finally:
             for process in producers:
                 process.kill()
@@ -100,7 +101,7 @@ def run(transport: str, size: str, cameras: int, seconds: float, *, frames: int 
             consumer.close()
 
 
-def _measured(consumer: Consumer, producers: list[subprocess.Popen[str]], seconds: float, frames: int) -> dict[str, Any]:
+def _measured(consumer: Consumer, producers: list[subprocess.Popen[str]], frames: int) -> dict[str, Any]:
     def line(process: subprocess.Popen[str]) -> str:
         assert process.stdout is not None
         said = process.stdout.readline()
@@ -119,8 +120,8 @@ def _measured(consumer: Consumer, producers: list[subprocess.Popen[str]], second
     consumer.connected()
     begin_ns = time.monotonic_ns() + 200_000_000
     tell(f"{begin_ns}\n")
-    expected = (frames or int(seconds * RATE_HZ)) * len(producers)
-    us, count, counted_from = np.full(expected, np.nan), 0, WARM_UP * len(producers)
+    expected = frames * len(producers)
+    us, count, counted_from = np.full(expected, np.nan), 0, warm_up(frames) * len(producers)
     cpu_s, first = time.process_time(), resources()
     while count < expected and (hop := consumer.receive(1.0)) is not None:
         us[count] = (hop.t_touched_ns - hop.t0_ns) / 1e3
@@ -143,11 +144,11 @@ def _measured(consumer: Consumer, producers: list[subprocess.Popen[str]], second
     }
 
 
-def run_dora(size: str, cameras: int, seconds: float) -> dict[str, Any]:
+def run_dora(size: str, cameras: int, frames: int) -> dict[str, Any]:
     """dora starts the processes itself, so its consumer is a node that leaves what it measured in a file."""
     script = Path(__file__).with_name("transport_dora.py")
     with tempfile.TemporaryDirectory() as work:
-        out, frames = Path(work) / "hops.json", int(seconds * RATE_HZ)
+        out, seconds = Path(work) / "hops.json", frames / RATE_HZ
         common = {"SIZE": size, "FRAMES": frames, "RATE": RATE_HZ, "CAMERAS": cameras, "OUT": str(out)}
         sources = [
             {"id": f"camera{i}", "path": str(script), "outputs": ["frame"], "env": {**common, "ROLE": "produce"}} for i in range(cameras)
@@ -169,7 +170,7 @@ def run_dora(size: str, cameras: int, seconds: float) -> dict[str, Any]:
         if not out.exists():
             raise SystemExit(f"dora did not run: {(ran.stdout or ran.stderr)[-1500:]}")
         hops = json.loads(out.read_text())
-    us = [(t1 - t0) / 1e3 for t0, t1 in hops["hops"][WARM_UP * cameras :]]
+    us = [(t1 - t0) / 1e3 for t0, t1 in hops["hops"][warm_up(frames) * cameras :]]
     cpu = {"producer_cpu_ms": float("nan"), "consumer_cpu_ms": hops["cpu_ms"]}
     return {"transport": "dora", "size": size, "cameras": cameras, "us": us, "lost": frames * cameras - len(hops["hops"]), **cpu}
 
@@ -202,18 +203,13 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--transport", nargs="*", default=[*(t for t in TRANSPORTS if t != "ring-credits"), "dora"], help="which, all by default"
-    )
+    parser.add_argument("--transport", nargs="*", default=[*TRANSPORTS, "dora"], help="which, all by default")
     parser.add_argument("--size", nargs="*", default=["i420", "rgb24"], choices=list(BYTES))
     parser.add_argument("--cameras", nargs="*", type=int, default=[1, 4])
-    parser.add_argument("--seconds", type=float, default=1.5, help="of one round of one transport")
+    parser.add_argument("--frames", type=int, default=45, help="of each camera, at 30 Hz, in one round of one transport")
     parser.add_argument("--rounds", type=int, default=3, help="the transports take turns, so that a disturbance does not hit one alone")
-    parser.add_argument(
-        "--steady", type=int, default=0, metavar="FRAMES", help="also hand on that many frames with credits as fast as it goes"
-    )
     parser.add_argument("--produce", action="store_true", help=argparse.SUPPRESS)
-    for name, kind in {"work": str, "index": int, "rate": float, "frames": int}.items():
+    for name, kind in {"work": str, "index": int}.items():
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--fds", nargs="*", type=int, default=[], help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -228,19 +224,11 @@ def main() -> None:
         os.environ["POSEPIPE_BENCH_CLIP"] = str(clip.path)
         for cameras in args.cameras:
             for size in args.size:
-                runs = [_row(t, size, cameras, args.seconds) for _ in range(args.rounds) for t in args.transport if _takes_part(t, size)]
+                runs = [_row(t, size, cameras, args.frames) for _ in range(args.rounds) for t in args.transport if _takes_part(t, size)]
                 rows += [together(rounds) for t in args.transport if (rounds := [r for r in runs if r["transport"] == t])]
         table(rows)
         if "ring-decoder" in args.transport:
             print("decoder -> slot, one process, us: " + ", ".join(f"{name} {us:.0f}" for name, us in ways_to_copy(clip).items()))
-        if args.steady:
-            r = run("ring-credits", "i420", 1, 0, frames=args.steady)
-            print(
-                f"credits, as fast as it goes: {args.steady} frames at {r['fps']:.0f} fps, lost {r['lost']}, lapped {r['lapped']}; "
-                f"growth consumer / producer: {r['growth_mib'][0]:+.2f} / {r['growth_mib'][1]:+.2f} MiB, "
-                f"{r['growth_fds'][0]:+d} / {r['growth_fds'][1]:+d} descriptors"
-            )
-            rows.append({**r, "us": None})
     print(json.dumps(rows))
 
 
@@ -254,8 +242,8 @@ def _takes_part(transport: str, size: str) -> bool:
     return True
 
 
-def _row(transport: str, size: str, cameras: int, seconds: float) -> dict[str, Any]:
-    return run_dora(size, cameras, seconds) if transport == "dora" else run(transport, size, cameras, seconds)
+def _row(transport: str, size: str, cameras: int, frames: int) -> dict[str, Any]:
+    return run_dora(size, cameras, frames) if transport == "dora" else run(transport, size, cameras, frames)
 
 
 if __name__ == "__main__":

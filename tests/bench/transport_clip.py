@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def ways_to_copy(clip: Clip, *, frames: int = 60) -> dict[str, float]:
     pictures = clip.for_ever()
     first = next(pictures).frame(camera="", seq=0, t_capture_ns=0)
     ring = FrameRing.create(8, first.width, first.height)
+    count = itertools.count()
     writer = RingWriter(ring)
 
     def by_array(picture: Picture) -> None:
@@ -61,7 +63,7 @@ def ways_to_copy(clip: Clip, *, frames: int = 60) -> dict[str, float]:
             begin += plane.size
 
     def put(picture: Picture) -> None:
-        frame: Frame = picture.frame(camera="", seq=0, t_capture_ns=0)
+        frame: Frame = picture.frame(camera="", seq=next(count), t_capture_ns=0)  # a ring copies the same frame only once
         writer.put(frame)
 
     ways: dict[str, Callable[[Picture], object]] = {

@@ -6,8 +6,9 @@ import ctypes
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import zmq
@@ -83,7 +84,7 @@ class RingProducer(Producer):
     """One copy into the slot, then the header message."""
 
     def open(self, fds: tuple[int, ...]) -> None:
-        self.ring = FrameRing.attach(fds[: 3 if len(fds) > 2 else 1])
+        self.ring = FrameRing.attach(fds[0])
         self.writer = RingWriter(self.ring)
         self.headers = Headers(Frame)
         self.connect(fds)
@@ -108,8 +109,8 @@ class RingProducer(Producer):
 
     def announce(self, frame: Frame, slot: Any) -> None:
         spans = (Span(self.camera, frame.t_capture_ns, time.monotonic_ns()),)
-        packet = Packet(frame.seq, frame.t_capture_ns, self.camera, frame, spans, frame.frame_ids)
-        self.socket.send(self.headers.encode(packet, slots={(frame.camera, frame.seq): slot}))
+        packet = Packet(frame.seq, frame.t_capture_ns, self.camera, replace(frame, slot=slot), spans, frame.frame_ids)
+        self.socket.send(self.headers.encode(packet))
 
     def close(self) -> None:
         self.socket.close()
@@ -162,26 +163,11 @@ class SocketpairInPlaceProducer(InPlaceProducer):
     connect = SocketpairProducer.connect
 
 
-class CreditProducer(RingProducer):
-    """As fast as the consumer releases."""
-
-    def open(self, fds: tuple[int, ...]) -> None:
-        super().open(fds)
-        self.writer.seat(0)
-
-    def send(self, i: int, t0_ns: int) -> None:
-        if not self.writer.wait_for_room(10):
-            raise SystemExit("no slot came free in 10 s")
-        super().send(i, t0_ns)
-
-
 class RingConsumer(Consumer):
-    credits: ClassVar[bool] = False
-
     def open(self) -> None:
         width, height = SHAPES[self.size]
-        self.rings = [FrameRing.create(SLOTS, width, height, credits=self.credits) for _ in range(self.cameras)]
-        self.readers = {f"camera{i}": RingReader(ring, seat=0 if self.credits else None) for i, ring in enumerate(self.rings)}
+        self.rings = [FrameRing.create(SLOTS, width, height) for _ in range(self.cameras)]
+        self.readers = {ring.id: RingReader(ring) for ring in self.rings}
         self.headers = Headers(Frame)
         self.listen()
 
@@ -193,31 +179,23 @@ class RingConsumer(Consumer):
         return self.socket.recv() if self.socket.poll(int(timeout_s * 1e3)) else None
 
     def fds(self, index: int) -> tuple[int, ...]:
-        return self.rings[index].fds
+        return (self.rings[index].fd,)
 
     def receive(self, timeout_s: float) -> Timing | None:
         while (message := self.message(timeout_s)) is not None:
             reference = self.headers.decode(message, where="bench")
             packet, _ = resolve(reference, self.readers)
-            if packet is None:
-                continue
-            touched_ns = touched(*packet.body.planes)
-            if self.readers[packet.body.camera].release(reference.body.slot):
-                return Timing(packet.body.t_capture_ns, touched_ns)
+            if packet is not None:
+                touched_ns = touched(*packet.body.planes)
+                if packet.body.whole:
+                    return Timing(packet.body.t_capture_ns, touched_ns)
+            self.lapped += 1
         return None
-
-    @property
-    def lapped(self) -> int:  # type: ignore[override]
-        return sum(reader.lapped for reader in self.readers.values())
 
     def close(self) -> None:
         self.socket.close()
         for ring in self.rings:
             ring.close()
-
-
-class CreditConsumer(RingConsumer):
-    credits = True
 
 
 class SocketpairConsumer(RingConsumer):
@@ -345,7 +323,6 @@ TRANSPORTS: dict[str, type[Consumer]] = {
     "ring-decoder": RingConsumer,
     "ring-pair": SocketpairConsumer,
     "ring-pair-in-place": SocketpairConsumer,
-    "ring-credits": CreditConsumer,
     "zmq-ipc": ZmqConsumer,
     "zmq-tcp": ZmqTcpConsumer,
     "iceoryx2": Iceoryx2Consumer,
@@ -359,7 +336,6 @@ def producer_of(transport: str) -> type[Producer]:
         "ring-decoder": DecoderProducer,
         "ring-pair": SocketpairProducer,
         "ring-pair-in-place": SocketpairInPlaceProducer,
-        "ring-credits": CreditProducer,
         "zmq-ipc": ZmqProducer,
         "zmq-tcp": ZmqProducer,
         "iceoryx2": Iceoryx2Producer,
