@@ -19,23 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from posepipe.nodes._video import StreamInfo
 from posepipe.pipeline.clock import StudioClock
 from posepipe.pipeline.errors import PosepipeError, RunError, stopped_by
 from posepipe.pipeline.graph import Plan
-from posepipe.pipeline.ledger import Ledger
-from posepipe.pipeline.packet import Packet, Span
 from posepipe.pipeline.part import Surroundings
 from posepipe.pipeline.remote import wires
 from posepipe.pipeline.restart import Patience, strictest
 from posepipe.pipeline.ring import FrameRing
-from posepipe.pipeline.runner import side_nodes
-from posepipe.pipeline.snapshot import NodeFigures, Snapshot, snapshot
-from posepipe.pipeline.stats import Durations, Quality, TraceLog
+from posepipe.pipeline.snapshot import Snapshot
 
 from . import letters
+from .books import Books
 from .crew import Member, State
 from .letters import Line
 from .nursery import Born, Died, Nursery
@@ -71,18 +67,11 @@ class Supervisor:
         self.plan = plan
         self.warn = warn or logging.getLogger("posepipe").warning
         self.clock = StudioClock()
-        self.ledger = Ledger(side_nodes=side_nodes(plan))
-        self.trace = TraceLog() if trace else None
-        self.end_to_end, self.quality = Durations(), Quality()
-        self.nodes = {n.name: NodeFigures(n.name, n.use, Durations()) for n in plan.nodes}
-        self.strange: dict[str, int] = {}
-        self._ended: set[str] = set()
-        self._seen: tuple[int, float] = (0, float("nan"))
-        self._subscribers: dict[str, int] = {}
+        self.books = Books(plan, trace=trace)
+        self.trace = self.books.trace
         self._infos: dict[str, StreamInfo] = {}
         self._runs_on: dict[str, str] = {}
         self._rings: dict[str, FrameRing] = {}
-        self._next_seq: dict[str, int] = {}
         self._round_s = 0.0
         self._start_ns = 0
         self._began_ns = self._ended_ns = 0
@@ -146,7 +135,7 @@ class Supervisor:
 
     def subscribers(self) -> int:
         """Connected subscribers of the publishing node that has fewest; 0 when nothing publishes."""
-        return min(self._subscribers.values(), default=0)
+        return min(self.books.subscribers.values(), default=0)
 
     def start(self) -> None:
         self._began_ns = time.monotonic_ns()
@@ -174,7 +163,7 @@ class Supervisor:
         self._ended_ns = time.monotonic_ns()
         stuck = [m.name for m in self.crew.values() if m.alive]
         self.close()
-        self.ledger.close()
+        self.books.ledger.close()
         if self._fault is not None:
             raise stopped_by(self._fault)
         if stuck:
@@ -203,15 +192,7 @@ class Supervisor:
 
     def snapshot(self, newest: int = 1 << 16) -> Snapshot:
         """The studio now; latencies over the `newest` packets of each node."""
-        return snapshot(
-            self.nodes.values(),
-            end_to_end=self.end_to_end,
-            quality=self.quality,
-            ledger=self.ledger,
-            seen=self._seen,
-            seconds=self.seconds,
-            newest=newest,
-        )
+        return self.books.snapshot(seconds=self.seconds, newest=newest)
 
     # watching -------------------------------------------------------------------------------------------------------------------
 
@@ -270,7 +251,7 @@ class Supervisor:
             case letters.Beat():
                 self._note(member, letter)
             case letters.Entries(events):
-                self._count(events)
+                self.books.count(events)
             case letters.Opened(infos, runs_on):
                 self._runs_on.update(runs_on)
                 for camera, info in infos.items():
@@ -288,7 +269,7 @@ class Supervisor:
             case letters.Have(ring):
                 member.waits_for.discard(ring)
             case letters.Spans(packets, captures):
-                self._trace(packets, captures)
+                self.books.spans(packets, captures)
             case letters.Said(level, name, text):
                 if name:
                     logging.getLogger(name).log(level, "%s", text)
@@ -308,34 +289,12 @@ class Supervisor:
             member.line = None
 
     def _note(self, member: Member, beat: letters.Beat) -> None:
+        self.books.note(member.name, beat)
+        restart = member.patience.restart
+        key, limit_s = ("open_s", restart.open_s) if member.state == State.OPENING else ("hang_s", restart.hang_s)
         for name, node in beat.nodes.items():
-            figures = self.nodes[name]
-            figures.latency.extend(np.frombuffer(node.latency_ns, np.int64))
-            figures.waiting, figures.errors = node.waiting, max(figures.errors, node.errors)
-            if node.ended:
-                self._ended.add(name)
-            restart = member.patience.restart
-            key, limit_s = ("open_s", restart.open_s) if member.state == State.OPENING else ("hang_s", restart.hang_s)
             if node.busy_s > limit_s:
                 self._kill(member, f"{name} has been in one call for {node.busy_s:.0f} s ({key}: {limit_s:g})")
-        self.end_to_end.extend(np.frombuffer(beat.end_to_end_ns, np.int64))
-        self.quality.extend(beat.quality)
-        if beat.seen is not None:
-            self._seen = beat.seen
-        if beat.subscribers is not None:
-            self._subscribers[member.name] = beat.subscribers
-        self.strange[member.name] = beat.strange
-
-    def _count(self, events: list[tuple[Any, ...]]) -> None:
-        for event in events:
-            if event[0] == "capture":
-                camera, seq = event[1]
-                self._next_seq[camera] = max(self._next_seq.get(camera, 0), seq + 1)
-        self.ledger.apply(events)
-
-    def _trace(self, packets: list[Any], captures: list[Any]) -> None:
-        if self.trace is not None:
-            self.trace.extend(msgspec.convert(packets, list[Packet[None]]), msgspec.convert(captures, list[tuple[int, Span]]))
 
     # rings --------------------------------------------------------------------------------------------------------------------------
 
@@ -371,8 +330,8 @@ class Supervisor:
     # life and death -------------------------------------------------------------------------------------------------------------------
 
     def _send_start(self, member: Member) -> None:
-        next_seq = {n.name: self._next_seq.get(n.key or n.base, 0) for n in self.plan.sources if n.process == member.name}
-        ended = [n for n in self._ended if n not in member.nodes]
+        next_seq = {n.name: self.books.next_seq.get(n.key or n.base, 0) for n in self.plan.sources if n.process == member.name}
+        ended = [n for n in self.books.ended if n not in member.nodes]
         if member.line is not None and member.line.send(letters.Start(self._start_ns, self._round_s, next_seq, ended)):
             member.state = State.RUNNING
 
@@ -407,14 +366,14 @@ class Supervisor:
         """It stays dead. A studio goes on without a camera, a recorder or a view, not without what leads to its publication."""
         member.state = State.FAILED
         for name in member.nodes:
-            self._ended.add(name)
+            self.books.ended.add(name)
             for other in self.crew.values():
                 if other.alive and other.line is not None:
                     other.line.send(letters.Ended(name))
         if quietly:
             return
         sources_left = any(m.alive or m.state == State.WAITING for m in self.crew.values() if set(m.nodes) & self._source_names)
-        side = set(member.nodes) <= self.ledger.side_nodes
+        side = set(member.nodes) <= self.books.ledger.side_nodes
         if (set(member.nodes) <= self._source_names and sources_left) or side:
             self.warn(
                 f"worker {member.name} is given up: {member.fault.what if member.fault else 'it ended'}; the studio goes on without it"
@@ -442,8 +401,8 @@ class Supervisor:
         for sweep in [s for s in self._sweeps if now_s >= s[0]]:
             self._sweeps.remove(sweep)
             _, before_ns, member = sweep
-            self.ledger.give_up(member.nodes[-1], f"lost with worker {member.name}", before_ns=before_ns)
-        self.ledger.give_up("graph", "lost on the way", before_ns=time.monotonic_ns() - int(_LOST_AFTER_S * 1e9))
+            self.books.ledger.give_up(member.nodes[-1], f"lost with worker {member.name}", before_ns=before_ns)
+        self.books.ledger.give_up("graph", "lost on the way", before_ns=time.monotonic_ns() - int(_LOST_AFTER_S * 1e9))
 
 
 class _Address:
