@@ -13,6 +13,8 @@ import math
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -113,9 +115,43 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("--for", dest="studio", type=Path, metavar="STUDIO", help="fetch what this studio file needs")
     pull.set_defaults(command=_pull)
 
+    _attaching(commands)
+
     doctor = commands.add_parser("doctor", help="what this machine can run, and why not the rest")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _attaching(commands: Any) -> None:
+    ps = commands.add_parser("ps", help="the processes of the studios that run on this machine")
+    ps.add_argument("--json", action="store_true", dest="as_json", help="as a JSON list")
+    ps.set_defaults(command=lambda a: attached().ps(as_json=a.as_json))
+
+    top = commands.add_parser("top", help="watch a running studio from another terminal")
+    top.set_defaults(command=lambda a: attached().top(pid=a.pid))
+
+    topic = commands.add_parser("topic", help="what the nodes of a running studio give")
+    kinds = topic.add_subparsers(metavar="list|hz|echo", required=True)
+    listing = kinds.add_parser("list", help="every node's output, its type and rate")
+    listing.set_defaults(command=lambda a: attached().topics(pid=a.pid))
+    hz = kinds.add_parser("hz", help="the rate of one, every second")
+    hz.set_defaults(command=lambda a: attached().hz(a.node, pid=a.pid, count=a.count))
+    echo = kinds.add_parser("echo", help="the results themselves, one JSON object a line (a fast node's are sampled)")
+    echo.set_defaults(command=lambda a: attached().echo(a.node, pid=a.pid, count=a.count))
+    for one in (hz, echo):
+        one.add_argument("node", metavar="NODE")
+        one.add_argument("-n", dest="count", type=_count, metavar="N", help="end after N")
+
+    stop = commands.add_parser("stop", help="stop a running studio in order")
+    stop.set_defaults(command=lambda a: attached().stop(pid=a.pid))
+    for one in (top, listing, hz, echo, stop):
+        one.add_argument("--pid", type=int, help="which studio, when several run (posepipe ps)")
+
+
+def attached() -> ModuleType:
+    from . import attach
+
+    return attach
 
 
 def _studio_arguments(parser: argparse.ArgumentParser) -> None:

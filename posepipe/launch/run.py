@@ -25,6 +25,7 @@ from posepipe.pipeline.runner import Runner, Running
 from . import preflight, studio
 from .nursery import can_fork
 from .pulling import pull
+from .reception import Reception
 from .report import Machine, print_summary
 from .report import summary as report
 from .screen import LiveScreen, OfflineProgress
@@ -84,9 +85,13 @@ def run(
     else:
         loud = logging.getLogger().isEnabledFor(logging.INFO)
         runner = Supervisor(plan, rig=whole.rig, resolve=whole.resolve, seconds=seconds, trace=traced, warn=_warn, loud=loud)
-    with contextlib.closing(runner), _stopping(runner) as asked:
+    with contextlib.ExitStack() as around:
+        around.enter_context(contextlib.closing(runner))
+        asked = around.enter_context(_stopping(runner))
         with _patience():
             runner.open()
+        if isinstance(runner, Supervisor):
+            around.enter_context(contextlib.closing(Reception(runner)))
         preflight.check(plan, whole.rig, preflight.opened(runner), recorded=False)
         preflight.begin_rounds_together(runner)
         _await_subscribers(runner, subscribers, subscribers_within_s)

@@ -54,7 +54,7 @@ _STYLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Lines:
+class Lines:
     """Finished lines as a rich renderable; what does not fit into the width is cut."""
 
     lines: list[Line]
@@ -296,7 +296,7 @@ class _Screen(abc.ABC):
     def refresh(self) -> None:
         """Show the present state; called twice a second on a terminal and every five seconds elsewhere."""
         if self._live is not None:
-            self._live.update(_Lines(self.lines()), refresh=True)
+            self._live.update(Lines(self.lines()), refresh=True)
         else:
             print(self.log_line(), file=self._console.file, flush=True)
 

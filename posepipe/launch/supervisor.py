@@ -72,6 +72,7 @@ class Supervisor:
         self._infos: dict[str, StreamInfo] = {}
         self._runs_on: dict[str, str] = {}
         self._rings: dict[str, FrameRing] = {}
+        self._newest: dict[str, letters.Newest] = {}
         self._round_s = 0.0
         self._start_ns = 0
         self._began_ns = self._ended_ns = 0
@@ -194,6 +195,16 @@ class Supervisor:
         """The studio now; latencies over the `newest` packets of each node."""
         return self.books.snapshot(seconds=self.seconds, newest=newest)
 
+    def newest(self, node: str, *, within_s: float) -> letters.Newest | None:
+        """What a node has made last, for people to read; None when its worker does not answer in time."""
+        member = self.crew[self.plan[node].process]
+        with self._changed:
+            self._newest.pop(node, None)
+            if member.line is None or not member.line.send(letters.Echo(node), wait=False):
+                return None
+            self._changed.wait_for(lambda: node in self._newest, within_s)
+            return self._newest.get(node)
+
     # watching -------------------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -275,6 +286,8 @@ class Supervisor:
                     logging.getLogger(name).log(level, "%s", text)
                 else:
                     self.warn(text)
+            case letters.Newest(node):
+                self._newest[node] = letter
             case letters.Fault():
                 member.fault = letter.error()
             case letters.Done():
