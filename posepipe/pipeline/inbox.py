@@ -24,7 +24,7 @@ _HEAD = struct.Struct(f"<{SECRET_BYTES}sBH")
 _AT_ONCE = 256
 _LINGER_MS = 500
 
-Handler = Callable[[int, Sequence[zmq.Frame]], None]
+Handler = Callable[[int, Sequence[zmq.Frame]], bool]
 
 
 class Post:
@@ -54,7 +54,8 @@ class Post:
 class Inbox:
     """Messages from other processes, handled on the thread of the one worker that waits for them.
 
-    on: wire number -> handler(kind, payload). `foreign` counts messages that were not for this studio.
+    on: wire number -> handler(kind, payload), which says whether it knows such a message. `foreign` counts those that nobody knew:
+    of another studio, or damaged where it says what they are. owed: called each time before messages are handled.
     """
 
     def __init__(self, post: Post, worker: str) -> None:
@@ -70,6 +71,7 @@ class Inbox:
                 hint="another run of this studio holds it: posepipe ps shows it, posepipe stop ends it",
             ) from None
         self.on: dict[int, Handler] = {}
+        self.owed: list[Callable[[], None]] = []
         self.foreign = 0
         self._ears, self._bell = os.pipe()
         for end in (self._ears, self._bell):
@@ -92,6 +94,8 @@ class Inbox:
 
     def handle(self) -> None:
         """Everything that has arrived, at most some hundred messages."""
+        for pay in self.owed:
+            pay()
         for _ in range(_AT_ONCE):
             try:
                 head, *payload = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -101,10 +105,8 @@ class Inbox:
             if len(head.buffer) == _HEAD.size:
                 secret, kind, wire = _HEAD.unpack(head.buffer)
                 handler = self.on.get(wire) if secret == self._secret else None
-            if handler is None:
+            if handler is None or not handler(kind, payload):
                 self.foreign += 1
-            else:
-                handler(kind, payload)
 
     def close(self) -> None:
         self._socket.close(linger=0)

@@ -65,6 +65,7 @@ class Part:
                     self.slots[planned.name].feedback[port] = self.slots[name].cell
         if bridge is not None and here is not None:
             worker = self.workers.setdefault(here, Worker(here, shared, inbox))  # a process of sources alone still reads its inbox
+            worker.sources = [feed.slot for feed in self.feeds]
             bridge.connect(self.slots, worker.ready, shared.ledger, warn=around.warn)
         under_way = sum(link.queue.size for slot in self.slots.values() for link in slot.inputs)
         for slot in self.slots.values():
@@ -122,7 +123,7 @@ class Part:
             self._closing.callback(self._close_node, slot.node, planned.name)
             slot.busy_since_ns = time.monotonic_ns()
             try:
-                slot.node.open(self._context(planned))
+                next((feed for feed in self.feeds if feed.slot is slot), slot.node).open(self._context(planned))
             except PosepipeError as e:
                 if planned.place not in e.where:
                     e.where = f"{planned.place}: {e.where}" if e.where else f"{planned.place} (node {planned.name})"

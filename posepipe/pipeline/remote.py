@@ -7,8 +7,10 @@ with `block` sends no more packets than its size before the reader says that one
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -77,7 +79,8 @@ class RemoteLink:
         self._codec = Headers(wire.body)
         self._head, self._end = post.head(DATA, wire.number), post.head(END, wire.number)
         self._under_way: dict[int, Packet[Any]] = {}
-        self._sent = 0
+        self._sent = time.monotonic_ns()
+        """Number of the next packet. Starts above those of an earlier life of this process: what it sent may yet be taken."""
         self._room = threading.Condition()
         self._blocks = wire.queue.full == "block" and not wire.feedback
         self.wake: Callable[[], None] = lambda: None
@@ -131,8 +134,11 @@ class RemoteLink:
             self._pictures.unpin(packet.body)
         self.wake()
 
-    def on_message(self, _kind: int, payload: Sequence[zmq.Frame]) -> None:
+    def on_message(self, kind: int, payload: Sequence[zmq.Frame]) -> bool:
+        if kind != TAKEN or len(payload) != 1:
+            return False
         self.taken(int.from_bytes(payload[0].bytes, "little"))
+        return True
 
     def reader_is_gone(self) -> list[Packet[Any]]:
         """The reader's process died: nothing that is under way to it will be taken. Returns what was lost with it."""
@@ -155,40 +161,54 @@ class Arrivals:
     """The reader's end: puts what comes into a `Link`, or, for feedback, into a `Cell`."""
 
     def __init__(
-        self, wire: Wire, target: Link | Cell, post: Post, pictures: Pictures, ledger: LedgerTap, *, warn: Callable[[str], None]
+        self,
+        wire: Wire,
+        target: Link | Cell,
+        post: Post,
+        inbox: Inbox,
+        pictures: Pictures,
+        ledger: LedgerTap,
+        *,
+        warn: Callable[[str], None],
     ) -> None:
         self.wire, self.target = wire, target
-        self._post, self._pictures, self._ledger, self._warn = post, pictures, ledger, warn
+        self._inbox, self._pictures, self._ledger, self._warn = inbox, pictures, ledger, warn
         self._codec = Headers(wire.body)
         self._back: zmq.Socket[bytes] | None = None
         self._head = post.head(TAKEN, wire.number)
-        self._waiting: list[bytes] = []
+        self._waiting: deque[bytes] = deque()
+        self._taken: deque[bytes] = deque()
         self.damaged = 0
         if isinstance(target, Link) and wire.queue.full == "block":
             self._back = post.to(wire.from_worker)
+            inbox.owed.append(self._say_taken)
             if not wire.pixels:
                 target.taken = self._one_taken
 
-    def on_message(self, kind: int, payload: Sequence[zmq.Frame]) -> None:
-        if kind == END:
+    def on_message(self, kind: int, payload: Sequence[zmq.Frame]) -> bool:
+        if kind == END and not payload:
             if isinstance(self.target, Link):
                 self.target.end()
-            return
+            return True
+        if kind != DATA or len(payload) != (1 if self._back is None else 2):
+            return False
+        number = payload[1].bytes if self._back is not None else b""
+        done = partial(self._done, number) if self._back is not None else None
         try:
-            if not payload:
-                raise RunError("a message without content", where=self.wire.where)
             packet = self._codec.decode(payload[0].buffer, where=self.wire.where)
         except RunError as e:
             self.damaged += 1
             if self.damaged == 1:
                 self._warn(f"{e.where}: {e.what}; dropped, and counted from now on without a message")
-            return
-        done = None
-        if self._back is not None and len(payload) > 1:
-            number = payload[1].bytes
-            done = partial(self._say_taken, number)
-            if not self.wire.pixels:
-                self._waiting.append(number)
+            if done is not None:
+                done()
+            return True
+        self._arrived(packet, number, done)
+        return True
+
+    def _arrived(self, packet: Packet[Any], number: bytes, done: Callable[[], None] | None) -> None:
+        if done is not None and not self.wire.pixels:
+            self._waiting.append(number)
         whole, lost = resolve(packet, self._pictures.readers, done=done)
         if lost is not None:
             self._ledger.drop(lost, self.wire.reader, "overwritten before it was read")
@@ -203,17 +223,19 @@ class Arrivals:
 
     def _one_taken(self) -> None:
         if self._waiting:
-            self._say_taken(self._waiting.pop(0))
+            self._done(self._waiting.popleft())
 
-    def _say_taken(self, number: bytes) -> None:
+    def _done(self, number: bytes) -> None:
+        """Any thread may let go of a picture last, but a socket belongs to one."""
+        self._taken.append(number)
+        self._inbox.ring()
+
+    def _say_taken(self) -> None:
         assert self._back is not None
-        until = time.monotonic() + 1.0
-        while time.monotonic() < until:
-            try:
-                self._back.send_multipart([self._head, number], zmq.NOBLOCK)
-                return
-            except zmq.Again:
-                time.sleep(0.001)  # a block link trades time for completeness; its writer is about to be there
+        with contextlib.suppress(zmq.Again):  # the writer is not there yet, or not there again: the next time
+            while self._taken:
+                self._back.send_multipart([self._head, self._taken[0]], zmq.NOBLOCK)
+                self._taken.popleft()
 
 
 class Bridge:
@@ -243,7 +265,7 @@ class Bridge:
                 else:
                     target = Link(wire.writer, wire.reader, wire.port, wire.queue, ready=ready, freed=None)
                     slot.inputs.append(target)
-                arrivals = Arrivals(wire, target, self._post, self._pictures, ledger, warn=warn)
+                arrivals = Arrivals(wire, target, self._post, self._inbox, self._pictures, ledger, warn=warn)
                 self.arriving[wire.number] = arrivals
                 self._inbox.on[wire.number] = arrivals.on_message
 

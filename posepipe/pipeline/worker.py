@@ -271,11 +271,13 @@ class Worker(threading.Thread):
         self._inbox = inbox
         self.ready: threading.Condition = threading.Condition() if inbox is None else Doorbell(inbox)
         self.slots: list[Slot] = []
+        self.sources: list[Slot] = []
+        """Sources whose links to other processes hear of their readers by this worker's inbox."""
         self._shared = shared
 
     def run(self) -> None:
         try:
-            while not self._shared.failure and not all(slot.ended for slot in self.slots):
+            while not self._shared.failure and not all(slot.ended for slot in (*self.sources, *self.slots)):
                 work = self._pick()
                 if work:
                     work()

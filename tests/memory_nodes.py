@@ -17,8 +17,6 @@ from posepipe.pipeline.node import Caps, Context, FrameLost, Latest, Node, NodeS
 from posepipe.pipeline.packet import Frame, FrameSet, Packet, Sync
 from posepipe.pipeline.runner import Runner
 
-PIXELS = np.zeros((2, 2), np.uint8)
-
 
 @dataclass(frozen=True, slots=True)
 class Number:
@@ -74,7 +72,8 @@ class Camera(Hooked, Source):
         self.seq += 1
         if seq in self.settings.lost:
             raise FrameLost("corrupt picture")
-        return Frame(self.ctx.key, seq, self.ctx.now_ns(), "i420", 2, 2, (PIXELS, PIXELS[:1, :1], PIXELS[:1, :1]))
+        pixels = np.full((2, 2), seq % 256, np.uint8)
+        return Frame(self.ctx.key, seq, self.ctx.now_ns(), "i420", 2, 2, (pixels, pixels[:1, :1], pixels[:1, :1]))
 
     def skip(self, until_s: float) -> int:
         skipped = self.ask(f"skip {self.ctx.name}", until_s) or 0
