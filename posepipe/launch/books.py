@@ -61,7 +61,7 @@ class Books:
         if self.trace is not None:
             self.trace.extend(msgspec.convert(packets, list[Packet[None]]), msgspec.convert(captures, list[tuple[int, Span]]))
 
-    def snapshot(self, *, seconds: float, newest: int) -> Snapshot:
+    def snapshot(self, *, seconds: float, newest: int, trouble: tuple[str, ...] = ()) -> Snapshot:
         """The studio now; latencies over the `newest` packets of each node."""
         return snapshot(
             self.nodes.values(),
@@ -71,4 +71,5 @@ class Books:
             seen=self.seen,
             seconds=seconds,
             newest=newest,
+            trouble=trouble,
         )

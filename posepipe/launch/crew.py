@@ -45,3 +45,13 @@ class Member:
     @property
     def alive(self) -> bool:
         return self.state in (State.OPENING, State.READY, State.RUNNING)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with it, or was; empty when nothing."""
+        if self.state == State.FAILED:
+            return f"worker {self.name} is given up after {self.restarts} restarts"
+        if self.state == State.WAITING or (self.restarts and self.state == State.OPENING):
+            return f"worker {self.name} is being started again (restart {self.restarts})"
+        times = "once" if self.restarts == 1 else f"{self.restarts} times"
+        return f"worker {self.name} was started again {times}" if self.restarts else ""

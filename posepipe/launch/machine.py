@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_mb(pids: Iterable[int]) -> float:
+    """What these processes take together in MB, pages that they share counted once (Linux: PSS; elsewhere RSS)."""
+    total = 0.0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+        except (OSError, StopIteration, ValueError):
+            with contextlib.suppress(psutil.Error):
+                total += psutil.Process(pid).memory_info().rss / 1e6
+    return round(total, 1)
+
+
 class Machine:
     """This machine, and what this process (with its children) takes of it between construction and `stop`."""
 
@@ -38,14 +53,14 @@ class Machine:
         self.rss_mb = 0.0
         self._load_end = self._load_start
 
-    def stop(self) -> None:
-        """Take the figures at the end of the run; later calls change nothing."""
+    def stop(self, *, memory_mb: float | None = None) -> None:
+        """Take the figures at the end of the run; later calls change nothing. memory_mb: of a studio of several processes."""
         if self._stopped:
             return
         self._stopped = True
         spent_s = time.monotonic() - self._start_s
         self.cpu_percent = round(100 * (self._cpu_s() - self._cpu_start_s) / spent_s, 1) if spent_s > 0 else 0.0
-        self.rss_mb = round(psutil.Process().memory_info().rss / 1e6, 1)
+        self.rss_mb = memory_mb if memory_mb is not None else round(psutil.Process().memory_info().rss / 1e6, 1)
         self._load_end = _load()
 
     @staticmethod

@@ -38,9 +38,10 @@ def summary(runner: Running, *, machine: Machine) -> dict[str, Any]:
     """The run as plain data (JSON). Call it after `runner.finish()`; `machine` was made before the start.
 
     Durations in ms; `balance` is captured - published - dropped, 0 unless there is a bug; `cpu_percent` is the mean over the run,
-    100 is one core; `people` and `reproj_px` are medians over the published instants (None when nobody was seen).
+    100 is one core; `rss_mb` what all processes took together at most, shared pages counted once; `people` and `reproj_px` are medians
+    over the published instants (None when nobody was seen).
     """
-    machine.stop()
+    machine.stop(memory_mb=runner.memory_mb)
     now = runner.snapshot()
     trace = runner.trace
     # offline the queues are filled on purpose: a latency says nothing there

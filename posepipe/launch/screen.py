@@ -87,7 +87,7 @@ def dashboard(now: Snapshot, plan: Plan, *, earlier: Snapshot | None, width: int
     """
     over = _over_budget(now, plan.budgets)
     head = [_head(now, plan), _end_to_end(now, earlier, over.get("end_to_end", frozenset()))]
-    tail = [_ledger(now), *_losses(now, plan, width)]
+    tail = [_ledger(now), *_losses(now, plan, width), *([(_cut(f" {text}", width), "lost")] for text in now.trouble[:3])]
     rows = list(_rows(now, plan, earlier, over))
     room = height - len(head) - len(tail) - 3
     if len(rows) > room:
@@ -108,6 +108,7 @@ def log_line(now: Snapshot) -> str:
     return (
         f"{_clock(now.seconds)} {now.instants} instants, {people}, end-to-end p50 {ms['p50']:.1f} p95 {ms['p95']:.1f} p99 {ms['p99']:.1f} ms, "
         f"frames: {now.captured} captured, {now.published} published, {_dropped(now)} dropped{lost}"
+        + "".join(f"; {text}" for text in now.trouble)
     )
 
 

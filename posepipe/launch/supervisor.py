@@ -34,6 +34,7 @@ from . import letters
 from .books import Books
 from .crew import Member, State
 from .letters import Line
+from .machine import memory_mb
 from .nursery import Born, Died, Nursery
 from .workshop import Job
 
@@ -46,6 +47,7 @@ _SILENT_OPENING_S = 30.0
 _SETTLE_S = 1.0
 """What a killed worker held is accounted for when nothing was heard of it for so long."""
 _LOST_AFTER_S = 15.0
+_WEIGH_EVERY_S = 5.0
 
 
 class Supervisor:
@@ -73,6 +75,8 @@ class Supervisor:
         self._runs_on: dict[str, str] = {}
         self._rings: dict[str, FrameRing] = {}
         self._newest: dict[str, letters.Newest] = {}
+        self.memory_mb: float | None = 0.0
+        self._weigh_at_s = 0.0
         self._round_s = 0.0
         self._start_ns = 0
         self._began_ns = self._ended_ns = 0
@@ -193,7 +197,8 @@ class Supervisor:
 
     def snapshot(self, newest: int = 1 << 16) -> Snapshot:
         """The studio now; latencies over the `newest` packets of each node."""
-        return self.books.snapshot(seconds=self.seconds, newest=newest)
+        trouble = tuple(text for member in self.crew.values() if (text := member.trouble))
+        return self.books.snapshot(seconds=self.seconds, newest=newest, trouble=trouble)
 
     def newest(self, node: str, *, within_s: float) -> letters.Newest | None:
         """What a node has made last, for people to read; None when its worker does not answer in time."""
@@ -406,6 +411,10 @@ class Supervisor:
             self._changed.notify_all()
 
     def _look_after(self, now_s: float) -> None:
+        if now_s >= self._weigh_at_s:
+            self._weigh_at_s = now_s + _WEIGH_EVERY_S
+            pids = [os.getpid(), self._nursery.pid, *(m.pid for m in self.crew.values() if m.alive and m.pid)]
+            self.memory_mb = max(self.memory_mb or 0.0, memory_mb(pids))
         for member in self.crew.values():
             if member.state == State.WAITING and now_s >= member.again_at_s:
                 self._spawn(member)

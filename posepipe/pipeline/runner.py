@@ -38,6 +38,8 @@ class Running(Protocol):
     plan: Plan
     offline: bool
     trace: TraceLog | None
+    memory_mb: float | None
+    """What all processes of the studio took together at most; None when it has only this one."""
 
     def opened(self) -> Mapping[str, Any]: ...
     def begin_rounds_together(self, round_s: float) -> None: ...
@@ -75,6 +77,7 @@ class Runner:
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.plan, self.offline = plan, offline
+        self.memory_mb: float | None = None
         self.ledger = Ledger(side_nodes=side_nodes(plan))
         self.trace = TraceLog() if trace else None
         self.shared = Shared(offline=offline, trace=self.trace, ledger=self.ledger)

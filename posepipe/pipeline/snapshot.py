@@ -44,6 +44,8 @@ class Snapshot:
     median_reproj_px: float
     instants: int
     seconds: float
+    trouble: tuple[str, ...] = ()
+    """What is not as it should be with the worker processes, one sentence each."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ def snapshot(
     seen: tuple[int, float],
     seconds: float,
     newest: int,
+    trouble: tuple[str, ...] = (),
 ) -> Snapshot:
     """The figures as they are now; latencies over the `newest` packets of each node. seen: `glance` at the last skeletons."""
     median_people, median_reproj_px = quality.medians()
@@ -94,4 +97,5 @@ def snapshot(
         median_reproj_px=median_reproj_px,
         instants=end_to_end.count,
         seconds=seconds,
+        trouble=trouble,
     )
