@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,18 +16,33 @@ from numpy.typing import NDArray
 from .packet import Packet, Poses, Span
 
 _KEEP = 1 << 16
+BUCKETS_MS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 300, 500, 1000, 2500, 5000, 10000)
+"""Upper bounds of a histogram's buckets: fine where nodes and instants lie, so that quantiles read off it are good to some 10 %."""
+_BOUNDS_NS = [round(ms * 1e6) for ms in BUCKETS_MS]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Durations since the start. counts: at most each of `BUCKETS_MS`, each with those of the buckets before it, then all."""
+
+    counts: tuple[int, ...]
+    total_ns: int
 
 
 class Durations:
-    """The last 65,536 durations of one thing; appends are a few hundred nanoseconds. Written by one thread."""
+    """The last 65,536 durations of one thing, and a histogram of all; appends are a few hundred nanoseconds. Written by one thread."""
 
     def __init__(self) -> None:
         self._ring = np.zeros(_KEEP, np.int64)
+        self._buckets = [0] * (len(_BOUNDS_NS) + 1)
+        self._total_ns = 0
         self.count = 0
         self._first_ns = self._last_ns = 0
 
     def add(self, duration_ns: int) -> None:
         self._ring[self.count % _KEEP] = duration_ns
+        self._buckets[bisect_left(_BOUNDS_NS, duration_ns)] += 1
+        self._total_ns += duration_ns
         self._last_ns = time.monotonic_ns()
         if self.count == 0:
             self._first_ns = self._last_ns
@@ -37,8 +55,28 @@ class Durations:
 
     def extend(self, durations_ns: NDArray[np.int64]) -> None:
         """Those that another process measured."""
-        for duration_ns in durations_ns.tolist():
-            self.add(duration_ns)
+        if not len(durations_ns):
+            return
+        kept = durations_ns[-_KEEP:]
+        at = np.arange(self.count + len(durations_ns) - len(kept), self.count + len(durations_ns)) % _KEEP
+        self._ring[at] = kept
+        new = np.bincount(np.searchsorted(_BOUNDS_NS, durations_ns), minlength=len(self._buckets))
+        self._buckets = [old + more for old, more in zip(self._buckets, new.tolist(), strict=True)]
+        self._total_ns += int(durations_ns.sum())
+        self._last_ns = time.monotonic_ns()
+        if self.count == 0:
+            self._first_ns = self._last_ns
+        self.count += len(durations_ns)
+
+    @property
+    def histogram(self) -> Histogram:
+        """All durations since the start; may be asked for by any thread."""
+        return Histogram(tuple(accumulate(self._buckets.copy())), self._total_ns)
+
+    @property
+    def last_ns(self) -> int:
+        """Monotonic time at which the newest one was heard of; 0 before the first."""
+        return self._last_ns
 
     @property
     def rate_hz(self) -> float:
