@@ -18,10 +18,11 @@ from .errors import GraphError, did_you_mean
 from .links import Queue
 from .node import Caps, Node, Ports, Source, ports
 from .restart import Restart
+from .telemetry import Telemetry, telemetry
 from .yamlfile import Where, YamlFile, load_yaml
 
 RESERVED = ("use", "from", "feedback", "each", "queue", "process", "restart")
-TOP = ("studio", "rig", "nodes", "engines", "budgets")
+TOP = ("studio", "rig", "nodes", "engines", "budgets", "metrics")
 _PERCENTILES = ("p50", "p95", "p99")
 
 Registry = Mapping[str, type[Node]]
@@ -69,6 +70,7 @@ class Plan:
     nodes: tuple[PlanNode, ...]
     engines: Mapping[str, Any]
     budgets: tuple[Budget, ...]
+    metrics: Telemetry
     cameras: tuple[str, ...]
     sha256: str
 
@@ -145,13 +147,14 @@ class _Planner:
         self._stop_if_wrong()
         nodes = self._caps(nodes)
         budgets = tuple(self._budgets(top.get("budgets") or {}, raw))
+        metrics = telemetry(top.get("metrics"), self._wrong)
         cameras = tuple(n.key or n.base for n in nodes if issubclass(n.cls, Source))
         if len(set(cameras)) < len(cameras):
             twice = sorted({c for c in cameras if cameras.count(c) > 1})
             self._wrong(("nodes",), f"camera {twice[0]!r} stands in two capture nodes", "camera names are unique in a studio")
         self._stop_if_wrong()
         digest = hashlib.sha256(json.dumps(top, sort_keys=True, default=str).encode()).hexdigest()
-        return Plan(self._file, studio, top.get("rig"), tuple(nodes), engines, budgets, cameras, digest)
+        return Plan(self._file, studio, top.get("rig"), tuple(nodes), engines, budgets, metrics, cameras, digest)
 
     # nodes and settings -------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from .graph import RESERVED, Registry
 from .links import Full
 from .node import Node, Port, Ports, Source, ports
 from .restart import Policy
+from .telemetry import Telemetry
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -109,6 +110,7 @@ def schema(registry: Registry, *, engines: type[msgspec.Struct] | None = None) -
                 "patternProperties": {"^.+_(p50|p95|p99)_ms$": budget},
                 "additionalProperties": False,
             },
+            "metrics": {**_struct(Telemetry, "metrics", defs), "description": "Where the studio is seen from outside.", "minProperties": 1},
         },
         "$defs": defs,
     }

@@ -28,6 +28,7 @@ nodes:
     from: smooth
 engines: {runtime: auto}
 budgets: {end_to_end_p95_ms: 100}
+metrics: {bind: "127.0.0.1:9464"}
 """
 TYPES = "capture.video, heatmap.topdown, lift.algebraic, publish.zmq, record.jsonl, smooth.one_euro, sync.instant, view.mosaic"
 INSPECT = "see posepipe inspect"
@@ -55,7 +56,7 @@ MISTAKES = {
     ),
     "a key at the top that is like none": (
         ("engines: {", "zzz: {"),
-        "hall.yaml:17: unknown key 'zzz'\n  -> valid here: budgets, engines, nodes, rig, studio",
+        "hall.yaml:17: unknown key 'zzz'\n  -> valid here: budgets, engines, metrics, nodes, rig, studio",
     ),
     "unknown node type": (
         ("use: lift.algebraic", "use: lift.algebra"),
@@ -235,6 +236,44 @@ MISTAKES = {
     "engines that are no map": (
         ("engines: {runtime: auto}", "engines: openvino"),
         "hall.yaml:17: engines is 'openvino', want a map\n  -> engines: {runtime: auto}",
+    ),
+    "metrics that are no map": (
+        ('metrics: {bind: "127.0.0.1:9464"}', "metrics: on"),
+        'hall.yaml:19: metrics is True, want a map\n  -> metrics: {bind: "127.0.0.1:9464"}',
+    ),
+    "metrics that ask for nothing": (
+        ('metrics: {bind: "127.0.0.1:9464"}', "metrics: {}"),
+        'hall.yaml:19: metrics is empty\n  -> metrics: {bind: "127.0.0.1:9464"} opens the endpoint, metrics: {otlp: ...} sends spans',
+    ),
+    "unknown key of metrics": (
+        ("{bind:", "{bnd:"),
+        "hall.yaml:19: unknown key 'bnd' in metrics\n  -> did you mean 'bind'?",
+    ),
+    "an endpoint without a host": (
+        ('"127.0.0.1:9464"', "9464"),
+        'hall.yaml:19: metrics: bind is 9464, want HOST:PORT\n  -> bind: "127.0.0.1:9464"',
+    ),
+    "an endpoint with a scheme": (
+        ('"127.0.0.1:9464"', '"http://127.0.0.1:9464"'),
+        "hall.yaml:19: metrics: bind is 'http://127.0.0.1:9464', want HOST:PORT\n  -> bind: \"127.0.0.1:9464\"",
+    ),
+    "a port that cannot be": (
+        ('"127.0.0.1:9464"', '"127.0.0.1:94640"'),
+        "hall.yaml:19: metrics: bind is '127.0.0.1:94640', want HOST:PORT\n  -> bind: \"127.0.0.1:9464\"",
+    ),
+    "a collector without a scheme": (
+        ('{bind: "127.0.0.1:9464"}', '{otlp: "127.0.0.1:4318"}'),
+        "hall.yaml:19: metrics: otlp is '127.0.0.1:4318', want the http address of an OTLP collector\n"
+        '  -> otlp: "http://127.0.0.1:4318/v1/traces"',
+    ),
+    "a sample of nothing": (
+        ('{bind: "127.0.0.1:9464"}', '{otlp: "http://127.0.0.1:4318/v1/traces", sample: 0}'),
+        "hall.yaml:19: metrics: sample is 0, want a share of the instants above 0, at most 1\n  -> sample: 0.01",
+    ),
+    "a sample without a collector": (
+        ('{bind: "127.0.0.1:9464"}', "{sample: 0.5}"),
+        "hall.yaml:19: sample has no effect without otlp\n"
+        '  -> metrics: {bind: "127.0.0.1:9464"} opens the endpoint, metrics: {otlp: ...} sends spans',
     ),
     "a studio without a name": (("studio: hall", "studio: 12"), "hall.yaml:1: studio is 12, want a name\n  -> studio: hall"),
     "an unset variable": (

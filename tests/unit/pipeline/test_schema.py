@@ -91,6 +91,7 @@ nodes:
   view: {use: kit.view, from: {frames: instants, poses: lift}, file: out.png, queue: {size: 1, full: drop_newest}}
 engines: {runtime: stub}
 budgets: {lift_p95_ms: 18, end_to_end_p99_ms: 100.5}
+metrics: {bind: "127.0.0.1:9464", otlp: "http://127.0.0.1:4318/v1/traces", sample: 0.5}
 """
 
 
@@ -148,6 +149,8 @@ nodes:
       size: ${SIZE:-3}
 budgets:
   instants_p50_ms: ${LIMIT:-2.5}
+metrics:
+  bind: ${HOST:-127.0.0.1}:${PORT:-9464}
 """
 
 
@@ -160,6 +163,9 @@ def test_a_variable_stands_for_any_value(validator: Any, tmp_path: Path) -> None
     ("old", "new", "want"),
     [
         ("studio: hall", "studio: 7", "not of type 'string'"),
+        ('"127.0.0.1:9464"', "9464", "9464 is not valid under any of the given schemas"),
+        ('"127.0.0.1:9464"', '"9464"', "'9464' is not valid under any of the given schemas"),
+        ("sample: 0.5", "sample: 1.5", "1.5 is greater than the maximum of 1"),
         ("studio: hall", "stadio: hall", "'stadio' was unexpected"),
         ("use: kit.lift", "use: kit.lft", "kit.lft"),
         ("use: kit.lift, ", "", "'use' is a required property"),
