@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from posepipe.calib.rig import Rig
-from posepipe.nodes._video import StreamInfo, open_video
+from posepipe.nodes._stream import StreamInfo
+from posepipe.nodes._video import open_file
 from posepipe.nodes.capture_video import CaptureVideo
 from posepipe.pipeline.errors import SourceError
 from posepipe.pipeline.graph import Plan
@@ -24,7 +25,7 @@ def probe_recordings(plan: Plan, resolve: Callable[[str], Path]) -> dict[str, St
         if isinstance(s, CaptureVideo.Settings) and "://" not in s.uri and not s.uri.startswith("/dev/"):
             camera = node.key or node.base
             try:
-                video = open_video(s.uri, camera=camera, resolve=resolve, fps=s.fps, options=s.options, timeout_s=s.timeout_s)
+                video = open_file(s.uri, camera=camera, resolve=resolve, fps=s.fps, options=s.options)
             except SourceError as e:
                 e.where = f"{plan.file.place(('nodes', node.base, 'each', node.key))}: {e.where}"
                 raise

@@ -1,4 +1,4 @@
-"""Video files and streams through PyAV: presentation times known before decoding, planes handed on without a copy."""
+"""Recordings through PyAV: presentation times known before decoding."""
 
 from __future__ import annotations
 
@@ -7,81 +7,48 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
-import av.logging
-import numpy as np
-from av.codec.context import ThreadType
 
 from posepipe.pipeline.errors import SourceError
 from posepipe.pipeline.node import FrameLost
-from posepipe.pipeline.packet import U8, Frame
+
+from ._live import LiveVideo, Reception, is_live, receive
+from ._stream import Picture as Picture
+from ._stream import Stream, open_stream
+from ._stream import StreamInfo as StreamInfo
 
 _LOOKAHEAD = 20  # packets; deeper than the reordering of any H.264 or HEVC stream (16)
 _HELD_BACK = 2
 _TIE_S = 1e-6
-av.logging.set_level(av.logging.PANIC)  # decoder complaints reach the user as counted losses
-
-
-@dataclass(frozen=True, slots=True)
-class StreamInfo:
-    """What a source says of itself. `frames` is None when the container does not say (or the source is live)."""
-
-    width: int
-    height: int
-    rate_hz: float
-    frames: int | None
-    codec: str
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture; the planes are views into the decoder's own buffers."""
-
-    video_frame: av.VideoFrame
-
-    def frame(self, *, camera: str, seq: int, t_capture_ns: int) -> Frame:
-        v = self.video_frame
-        full_range = v.format.name.startswith("yuvj") or int(v.color_range) == 2
-        if v.format.name not in ("yuv420p", "yuvj420p", "nv12"):
-            v = v.reformat(format="yuv420p")  # rare chroma layouts and grey: one conversion here keeps one layout behind
-        half = (v.height + 1) // 2, (v.width + 1) // 2
-        y = _plane(v, 0, v.height, v.width)
-        if v.format.name == "nv12":
-            planes: tuple[U8, ...] = (y, _plane(v, 1, half[0], 2 * half[1]).reshape(half[0], half[1], 2))
-            return Frame(camera, seq, t_capture_ns, "nv12", v.width, v.height, planes, full_range)
-        planes = (y, _plane(v, 1, *half), _plane(v, 2, *half))
-        return Frame(camera, seq, t_capture_ns, "i420", v.width, v.height, planes, full_range)
 
 
 def _pts(v: av.VideoFrame) -> int:
     return v.pts if v.pts is not None else -1
 
 
-def _plane(v: av.VideoFrame, index: int, rows: int, columns: int) -> U8:
-    plane = v.planes[index]
-    view: U8 = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
-    view.setflags(write=False)
-    return view
-
-
 def open_video(
-    uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str], timeout_s: float
+    uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str], reception: Reception
 ) -> RecordedVideo | LiveVideo:
     """Open a source. SourceError says what is wrong with it and what to do."""
     where = f"camera {camera}"
-    if uri.startswith("/dev/"):
-        asked = {**({"framerate": str(fps)} if fps else {}), **options}
-        return LiveVideo(_open(uri, where=where, format="v4l2", options=asked, timeout=timeout_s), where=where)
+    if is_live(uri):
+        return receive(uri, where=where, fps=fps, options=options, reception=reception)
     if "://" in uri:
-        container = _open(uri, where=where, options=options, timeout=timeout_s)
+        container = open_stream(uri, where=where, options=options, timeout=reception.timeouts_s)
         if container.duration is None:
-            return LiveVideo(container, where=where)
+            return LiveVideo(container, where=where, reception=reception)
         return RecordedVideo(container, where=where, fps=fps)
+    return open_file(uri, camera=camera, resolve=resolve, fps=fps, options=options)
+
+
+def open_file(uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str]) -> RecordedVideo:
+    """Open a recording on this machine. SourceError says what is wrong with it and what to do."""
+    where = f"camera {camera}"
     path = resolve(uri)
     if not path.exists():
         beside = sorted(p.name for p in path.parent.glob("*.mp4")) if path.parent.is_dir() else []
@@ -91,13 +58,13 @@ def open_video(
         raise SourceError(f"{path} is a folder", where=where, hint="name the video file in it")
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty (0 bytes)", where=where, hint="record or copy it again")
-    _refuse_turned(path, where=where, options=options, timeout_s=timeout_s)
-    return RecordedVideo(_open(str(path), where=where, options=options, timeout=timeout_s), where=where, fps=fps)
+    _refuse_turned(path, where=where, options=options)
+    return RecordedVideo(open_stream(str(path), where=where, options=options), where=where, fps=fps)
 
 
-def _refuse_turned(path: Path, *, where: str, options: dict[str, str], timeout_s: float) -> None:
+def _refuse_turned(path: Path, *, where: str, options: dict[str, str]) -> None:
     """Phones store pictures turned, with a note for the player. Calibrations are made of what players show: silent nonsense otherwise."""
-    with _open(str(path), where=where, options=options, timeout=timeout_s) as container:
+    with open_stream(str(path), where=where, options=options) as container:
         try:
             frame = next(container.decode(video=0), None)
         except (av.error.FFmpegError, ValueError):
@@ -110,79 +77,7 @@ def _refuse_turned(path: Path, *, where: str, options: dict[str, str], timeout_s
             )
 
 
-def _open(uri: str, *, where: str, format: str | None = None, options: dict[str, str], timeout: float) -> Any:
-    try:
-        container = av.open(uri, format=format, options=options, timeout=timeout if "://" in uri else None)
-    except av.error.InvalidDataError:
-        raise SourceError(
-            f"{uri} is not a video that can be read",
-            where=where,
-            hint="truncated (the index at its end is missing), or not a video: copy it again from where it was recorded",
-        ) from None
-    except (av.error.FFmpegError, OSError, ValueError) as e:
-        what = f"{uri} cannot be opened: {getattr(e, 'strerror', None) or e}"
-        raise SourceError(what, where=where, hint="is the camera on, the address right, and may this user open it?") from None
-    if not container.streams.video:
-        container.close()
-        raise SourceError(f"{uri} has no video stream", where=where, hint="name a file with pictures")
-    return container
-
-
-class _Video:
-    """A container's first video stream with one decoding thread (frame threads add two frames of latency)."""
-
-    def __init__(self, container: Any, *, where: str) -> None:
-        self._container, self._where = container, where
-        self._stream = stream = container.streams.video[0]
-        self.complaint = ""
-        if stream.codec_context is None:
-            container.close()
-            raise SourceError(
-                f"{container.name}: no decoder for its codec", where=where, hint="re-encode: ffmpeg -i IN -c:v libx264 OUT.mp4"
-            )
-        stream.codec_context.thread_type = ThreadType.NONE
-        rate = stream.average_rate or stream.guessed_rate
-        if not stream.width or not stream.height:
-            container.close()
-            raise SourceError(f"{container.name}: the picture size is unknown", where=where, hint="the file is damaged: copy it again")
-        rate_hz = float(rate) if rate else 0.0
-        frames = stream.frames or (round(container.duration / av.time_base * rate_hz) if container.duration and rate_hz else None)
-        self.info = StreamInfo(stream.width, stream.height, rate_hz, frames, stream.codec_context.name)
-
-    def _decode(self, packet: Any) -> list[av.VideoFrame]:
-        try:
-            return list(self._stream.codec_context.decode(packet))
-        except av.error.FFmpegError:
-            return []  # its picture will be missing: the reader counts it
-
-    def close(self) -> None:
-        self._container.close()
-
-
-class LiveVideo(_Video):
-    """A stream that comes when it comes."""
-
-    def __init__(self, container: Any, *, where: str) -> None:
-        super().__init__(container, where=where)
-        self._packets = container.demux(self._stream)
-        self._ready: deque[av.VideoFrame] = deque()
-
-    def read(self, *, stopping: threading.Event) -> Picture | None:
-        """The next picture, None when the stream has ended or fell silent (`complaint`)."""
-        while not self._ready and not stopping.is_set():
-            try:
-                packet = next(self._packets)
-            except StopIteration:
-                self.complaint = "the stream has ended"
-                return None
-            except (av.error.FFmpegError, OSError) as e:
-                self.complaint = f"the stream broke off: {getattr(e, 'strerror', None) or e}"
-                return None
-            self._ready.extend(self._decode(packet))
-        return Picture(self._ready.popleft()) if self._ready else None
-
-
-class RecordedVideo(_Video):
+class RecordedVideo(Stream):
     """A file. Presentation times are read ahead of decoding, so that a frame can be due before it is decoded.
 
     `fps` picks, for each point of an even grid, the picture nearest to it.
@@ -191,6 +86,7 @@ class RecordedVideo(_Video):
     def __init__(self, container: Any, *, where: str, fps: float | None) -> None:
         super().__init__(container, where=where)
         self.loop = False
+        self.complaint = ""
         self.round_s = 0.0  # a round of the loop lasts at least this long: cameras of different lengths start again together
         self._period_s = 1.0 / self.info.rate_hz if self.info.rate_hz else 0.04
         self._grid_s = 1.0 / fps if fps else None

@@ -139,9 +139,25 @@ class FrameLost(Exception):
 
 
 class Source(Node):
-    """A node without inputs. The runner calls `step` on a thread of its own and keeps the pace that `due_s` asks for."""
+    """A node without inputs. The runner calls `step` on a thread of its own and keeps the pace that `due_s` asks for.
+
+    A live source raises SourceError from `open` or `step` when it is not there or breaks off. It is then closed, and opened again
+    until it is back, for as long as the studio runs; its `seq` may begin at 0 again.
+    """
 
     own_process: ClassVar[bool] = True
+
+    @property
+    def live(self) -> bool:
+        """Whether the source comes back by itself (a camera), so that it pays to try again."""
+        return False
+
+    def reachable(self) -> bool | None:
+        """While a live source is away: whether trying to open it makes sense, found out within a second and without opening it.
+
+        None: nobody can tell.
+        """
+        return None
 
     def due_s(self) -> float | None:
         """Seconds after the start at which the next frame exists; None for a live device (step waits for it itself)."""

@@ -10,7 +10,6 @@ import pytest
 from capture_kit import LOST, Camera, refused
 from clips import damaged, encode, number_of, rewrite
 
-from posepipe.nodes._video import open_video
 
 pytestmark = pytest.mark.usefixtures("closed")
 
@@ -130,20 +129,6 @@ def test_a_codec_that_nobody_can_decode(tmp_path: Path) -> None:
     assert refused(file) == f"camera north: {file}: no decoder for its codec\n  -> re-encode: ffmpeg -i IN -c:v libx264 OUT.mp4"
 
 
-def test_a_live_stream_cannot_be_run_offline(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import posepipe.nodes.capture_video as module
-
-    class Live(module.LiveVideo):
-        def __init__(self) -> None:
-            pass
-
-        def close(self) -> None:
-            pass
-
-        info = open_video(str(clip), camera="a", resolve=Path, fps=None, options={}, timeout_s=1).info
-
-    monkeypatch.setattr(module, "open_video", lambda *_, **__: Live())
-    assert (
-        refused("rtsp://camera/1", offline=True)
-        == "camera north: rtsp://camera/1 is a live stream\n  -> --offline needs recordings; leave it out"
-    )
+@pytest.mark.parametrize("uri", ["rtsp://camera/1", "/dev/video0", "udp://239.0.0.1:5000"])
+def test_a_live_stream_cannot_be_run_offline(uri: str) -> None:
+    assert refused(uri, offline=True) == f"camera north: {uri} is a live stream\n  -> --offline needs recordings; leave it out"
