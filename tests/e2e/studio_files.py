@@ -78,9 +78,10 @@ class StudioFiles:
         line = [sys.executable, "-m", "posepipe", command, str(self.write()), *arguments]
         return subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=self.folder, env={**os.environ, **environment})
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         line = [sys.executable, "-m", "posepipe", "run", str(self.write()), *arguments]
-        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder)
+        env = {**os.environ, **environment}
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env)
 
 
 class Listener(threading.Thread):
