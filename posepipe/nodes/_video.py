@@ -224,6 +224,28 @@ class RecordedVideo(Stream):
         self._decodable = True
         return Picture(frame)
 
+    def skip_rounds(self, until_s: float) -> int:
+        """Before the first picture was read: go to the start of the round of the loop that is played at `until_s`. Returns how many
+        frames that passed over."""
+        if not self.loop:
+            return 0
+        shown = [*self._times]
+        for packet in self._packets:
+            if packet.pts is not None and packet.size and not packet.is_discard:
+                shown.append(packet.pts)
+        end_s = self._time_s(max(shown)) + self._period_s
+        round_s = max(end_s, self.round_s)
+        rounds = max(int(until_s / round_s), 0)
+        self._container.seek(0, stream=self._stream, any_frame=False, backward=True)
+        self._stream.codec_context.flush_buffers()
+        self._rewind()
+        self._base_s = rounds * round_s
+        self._pause_s = self._base_s - round_s + end_s, self._base_s
+        if self._grid_s is None:
+            return rounds * len(shown)
+        self._slot = math.ceil((self._base_s - _TIE_S) / self._grid_s)
+        return self._slot
+
     def skip_to_key_frame(self, until_s: float) -> int:
         """Pass over, without decoding, to the last key frame that is due by `until_s`, also to the start of the next round of a loop.
 

@@ -140,6 +140,11 @@ class CaptureVideo(Source):
         self._seq += passed
         return passed
 
+    def resume(self, until_s: float) -> None:
+        if isinstance(self._video, RecordedVideo):
+            self._seq += self._video.skip_rounds(until_s * self._speed)
+        super().resume(until_s)
+
     def close(self) -> None:
         if self._video is not None:
             self._video.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable
 
 from .errors import PosepipeError, SourceError, stopped_by
@@ -171,8 +172,7 @@ class Feed(threading.Thread):
         slot, shared, source = self.slot, self._shared, self.source
         step: Callable[[], Frame | None] = source.step  # type: ignore[attr-defined]
         if self._next_seq and source.due_s() is not None:
-            while source.skip(self._late_s(self._start_ns)):
-                pass
+            source.resume(self._late_s(self._start_ns))
         while not shared.stop.is_set():
             due = source.due_s()
             if self._over(due):
@@ -181,21 +181,29 @@ class Feed(threading.Thread):
             if due_ns is not None and not shared.offline and (early_s := -self._late_s(due_ns)) > 0 and shared.stop.wait(early_s):
                 return
             begin = shared.clock.now_ns()
+            slot.busy_since_ns = time.monotonic_ns()
             try:
                 frame = step()
             except FrameLost as lost:
                 self._behind_last += lost.count
-                shared.ledger.capture_lost(lost.count, slot.name, lost.reason)
+                self._missed(lost.count, lost.reason, due_ns)
             else:
                 if frame is None:
                     return
                 if self.state.state == "away":
                     self._is_back()
                 self._number(frame, due_ns, begin)
+            finally:
+                slot.busy_since_ns = 0
             if due_ns is not None and not shared.offline and self._late_s(due_ns) > _FAR_BEHIND_S:
                 passed = source.skip(self._late_s(self._start_ns))
                 if passed:
-                    shared.ledger.capture_lost(passed, slot.name, "decoder behind")
+                    self._missed(passed, "decoder behind", due_ns)
+
+    def _missed(self, count: int, reason: str, due_ns: int | None) -> None:
+        """Frames that the camera had and that will not come. A recording that catches up after a restart counts its gap when it has."""
+        if due_ns is None or not self._next_seq:
+            self._shared.ledger.capture_lost(count, self.slot.name, reason)
 
     def _number(self, frame: Frame, due_ns: int | None, begin_ns: int) -> None:
         if due_ns is None:

@@ -167,6 +167,12 @@ class Source(Node):
         """Called when decoding is far behind: pass over frames that were due by `until_s` without decoding them. Returns how many."""
         return 0
 
+    def resume(self, until_s: float) -> None:
+        """Called before the first `step` of a source that was started again: go to where it would be at `until_s`, as far as that
+        goes without decoding. Its frames keep the numbers that they would have had."""
+        while self.skip(until_s):
+            pass
+
 
 @dataclass(frozen=True, slots=True)
 class Port:

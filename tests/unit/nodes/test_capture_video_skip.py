@@ -86,3 +86,23 @@ def test_a_resampled_recording_skips_points_of_time(tmp_path: Path) -> None:
     due, frame = next(camera.frames(1))
     assert frame is not None
     assert (frame.seq, number_of(frame), round(due, 4)) == (6, 12, 0.4)
+
+
+@pytest.mark.parametrize(("until_s", "first"), [(0.3, 0), (1.0, 30), (7.99, 210), (3600.5, 108_000)])
+def test_a_recording_that_is_started_again_is_where_it_would_be(tmp_path: Path, until_s: float, first: int) -> None:
+    """30 frames at 30 Hz, one key picture: whole rounds are passed over without reading them, and the numbers go on."""
+    camera = Camera(encode(tmp_path / "clip.mp4", 30, gop=60), loop=True)
+    camera.node.resume(until_s)
+    frame = camera.node.step()
+    assert frame is not None
+    assert (frame.seq, number_of(frame)) == (first, 0)
+    assert camera.node.due_s() == pytest.approx(first / 30 + 1 / 30)
+
+
+def test_a_resampled_recording_is_where_it_would_be(tmp_path: Path) -> None:
+    camera = Camera(encode(tmp_path / "clip.mp4", 30, gop=60), loop=True, fps=15)
+    camera.node.resume(10.2)
+    assert camera.node.due_s() == pytest.approx(152 / 15), "the last point of the grid before that moment but one"
+    frame = camera.node.step()
+    assert frame is not None
+    assert (frame.seq, number_of(frame)) == (152, 4)
