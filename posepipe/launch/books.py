@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import numpy as np
 
 from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.ledger import Ledger
-from posepipe.pipeline.packet import Packet, Span
+from posepipe.pipeline.packet import Packet, Span, Sync
 from posepipe.pipeline.runner import side_nodes
 from posepipe.pipeline.snapshot import NodeFigures, Snapshot, snapshot
 from posepipe.pipeline.stats import Durations, Quality, TraceLog
@@ -23,10 +24,14 @@ class Books:
     def __init__(self, plan: Plan, *, trace: bool) -> None:
         self.ledger = Ledger(side_nodes=side_nodes(plan))
         self.trace = TraceLog() if trace else None
+        self.on_spans: Callable[[list[Packet[None]]], None] | None = None
+        """Who else wants the published packets with their traces (they come when the workers trace)."""
         self.end_to_end, self.quality = Durations(), Quality()
         self.nodes = {n.name: NodeFigures(n.name, n.use, Durations()) for n in plan.nodes}
         self.seen: tuple[int, float] = (0, float("nan"))
         """People and reprojection error of the last skeletons."""
+        self.sync: Sync | None = None
+        """How well their instant hung together."""
         self.strange: dict[str, int] = {}
         """Messages that were damaged or not for this studio, by worker."""
         self.subscribers: dict[str, int] = {}
@@ -45,7 +50,7 @@ class Books:
         self.end_to_end.extend(np.frombuffer(beat.end_to_end_ns, np.int64))
         self.quality.extend(beat.quality)
         if beat.seen is not None:
-            self.seen = beat.seen
+            self.seen, self.sync = beat.seen, beat.sync
         if beat.subscribers is not None:
             self.subscribers[worker] = beat.subscribers
         self.strange[worker] = beat.strange
@@ -58,8 +63,11 @@ class Books:
         self.ledger.apply(events)
 
     def spans(self, packets: list[Any], captures: list[Any]) -> None:
+        published = msgspec.convert(packets, list[Packet[None]])
+        if self.on_spans is not None:
+            self.on_spans(published)
         if self.trace is not None:
-            self.trace.extend(msgspec.convert(packets, list[Packet[None]]), msgspec.convert(captures, list[tuple[int, Span]]))
+            self.trace.extend(published, msgspec.convert(captures, list[tuple[int, Span]]))
 
     def snapshot(self, *, seconds: float, newest: int, trouble: tuple[str, ...] = ()) -> Snapshot:
         """The studio now; latencies over the `newest` packets of each node."""

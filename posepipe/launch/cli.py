@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from rich.console import Console
-from rich.logging import RichHandler
+from typing import Any, get_args
 
 from posepipe import __version__
 from posepipe.pipeline.errors import GraphError, PosepipeError, RunError, did_you_mean
+from posepipe.pipeline.telemetry import address
+
+from . import logs
 
 REFUSED, FAULT, OVER_BUDGET = 2, 1, 3
 
@@ -28,11 +27,7 @@ REFUSED, FAULT, OVER_BUDGET = 2, 1, 3
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
+    logs.configure(getattr(args, "log_format", "text"), verbose=args.verbose)
     try:
         code = args.command(args)
         sys.stdout.flush()
@@ -54,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _say(error: PosepipeError, code: int) -> int:
     sys.stdout.flush()
-    print(f"posepipe: {error}", file=sys.stderr)
+    logs.say_error(error)
     return code
 
 
@@ -76,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON")
     run.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome/Perfetto trace")
+    run.add_argument("--metrics", type=_address, metavar="HOST:PORT", help="Prometheus endpoint: /metrics and /healthz there")
+    run.add_argument("--log-format", choices=get_args(logs.Style), default="text", help="json: one JSON object a line on standard error")
     run.set_defaults(command=_run)
 
     bench = commands.add_parser(
@@ -176,6 +173,14 @@ def _positive(text: str) -> float:
     return value
 
 
+def _address(text: str) -> str:
+    try:
+        address(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{e}, for example 127.0.0.1:9464") from None
+    return text
+
+
 def _count(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text} is not a number of subscribers")
@@ -194,6 +199,7 @@ def _run(args: argparse.Namespace) -> int:
         subscribers_within_s=args.await_seconds,
         summary=args.summary,
         trace=args.trace,
+        metrics=args.metrics,
     )
     return 130 if done.interrupted else 0
 

@@ -13,6 +13,7 @@ import msgspec
 
 from posepipe.pipeline import errors as tree
 from posepipe.pipeline.errors import PosepipeError, RunError
+from posepipe.pipeline.packet import Sync
 
 _MOST_BYTES = 1 << 20
 _BUFFER = 4 << 20
@@ -74,8 +75,8 @@ class NodeBeat(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Beat(Letter, frozen=True):
-    """The worker lives. seen: people and median reprojection error of the last skeletons made here; subscribers: None when
-    nothing here publishes; strange: messages that were damaged or not for this studio, since the start."""
+    """The worker lives. seen: people and median reprojection error of the last skeletons made here, sync: how well their instant hung
+    together; subscribers: None when nothing here publishes; strange: messages that were damaged or not for this studio, since the start."""
 
     nodes: dict[str, NodeBeat]
     end_to_end_ns: bytes
@@ -83,6 +84,7 @@ class Beat(Letter, frozen=True):
     seen: tuple[int, float] | None
     subscribers: int | None
     strange: int
+    sync: Sync | None = None
 
 
 class Entries(Letter, frozen=True):

@@ -7,7 +7,6 @@ import gc
 import json
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,8 +21,9 @@ from posepipe.pipeline.errors import GraphError, PosepipeError, RunError
 from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.runner import Runner, Running
 
-from . import preflight, studio
+from . import logs, preflight, spans, studio
 from .nursery import can_fork
+from .outside import watched
 from .pulling import pull
 from .reception import Reception
 from .report import Machine, print_summary
@@ -56,6 +56,7 @@ def run(
     subscribers_within_s: float = 60.0,
     summary: Path | None = None,
     trace: Path | None = None,
+    metrics: str | None = None,
     bench: bool = False,
 ) -> Done:
     """Run a studio to its end, to `seconds`, or to Ctrl-C / SIGTERM. PosepipeError for what is refused or goes wrong."""
@@ -63,7 +64,10 @@ def run(
         raise GraphError(
             "--offline and --seconds exclude each other", where="posepipe run", hint="--offline plays each recording once, to its end"
         )
+    if offline and metrics:
+        raise GraphError("--offline and --metrics exclude each other", where="posepipe run", hint="the endpoint shows a live studio")
     plan = studio.load(path, overrides=overrides)
+    spans.check(plan)
     if subscribers > 0 and not any(n.cls.publishes for n in plan.nodes):
         raise GraphError("nothing publishes, so no subscriber can connect", where=f"{path}: --await-subscribers", hint="add a publish.zmq")
     for file in (summary, trace):
@@ -76,18 +80,20 @@ def run(
     for warning in preflight.purpose(plan) + preflight.check(plan, whole.rig, infos):
         _warn(warning)
     cv2.setNumThreads(1)  # the cores belong to the decoders and the network
-    traced = bench or trace is not None
+    traced, sends = bench or trace is not None, bool(plan.metrics.otlp) and not bench
     runner: Running
     if offline or not can_fork():
         if not offline:
-            _warn("worker processes need Linux: this studio runs in one process, and a fault in one node ends it")
+            _warn("worker processes need Linux: this studio runs in one process, a fault in one node ends it, and it has no metrics")
         runner = Runner(plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=traced, warn=_warn)
     else:
         loud = logging.getLogger().isEnabledFor(logging.INFO)
-        runner = Supervisor(plan, rig=whole.rig, resolve=whole.resolve, seconds=seconds, trace=traced, warn=_warn, loud=loud)
+        runner = Supervisor(plan, rig=whole.rig, resolve=whole.resolve, seconds=seconds, trace=traced or sends, warn=_warn, loud=loud)
     with contextlib.ExitStack() as around:
         around.enter_context(contextlib.closing(runner))
         asked = around.enter_context(_stopping(runner))
+        if isinstance(runner, Supervisor) and not bench:
+            around.enter_context(watched(runner, bind=metrics or plan.metrics.bind, keep_trace=traced))
         with _patience():
             runner.open()
         if isinstance(runner, Supervisor):
@@ -119,8 +125,8 @@ def _live(runner: Running, plan: Plan, *, offline: bool, total: int | None) -> N
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
     """Say what takes so long, when opening does."""
-    text = "posepipe: opening the studio; the first time on a machine, numeric kernels are compiled for its processor (some 15 s)"
-    timer = threading.Timer(2.0, lambda: print(text, file=sys.stderr, flush=True))
+    text = "opening the studio; the first time on a machine, numeric kernels are compiled for its processor (some 15 s)"
+    timer = threading.Timer(2.0, lambda: logs.say(text))
     timer.start()
     try:
         yield
@@ -151,7 +157,7 @@ def _await_subscribers(runner: Running, count: int, within_s: float) -> None:
     if count <= 0:
         return
     until = time.monotonic() + within_s
-    print(f"waiting for {count} subscriber{'s' if count > 1 else ''} (at most {within_s:.0f} s)", file=sys.stderr, flush=True)
+    logs.say(f"waiting for {count} subscriber{'s' if count > 1 else ''} (at most {within_s:.0f} s)", prefix="")
     while not runner.stopping:
         there = runner.subscribers()
         if there >= count:
@@ -163,7 +169,7 @@ def _await_subscribers(runner: Running, count: int, within_s: float) -> None:
 
 
 def _warn(text: str) -> None:
-    print(f"posepipe: warning: {text}", file=sys.stderr, flush=True)
+    logs.say(text, level=logging.WARNING, prefix="posepipe: warning: ")
 
 
 def _writable(file: Path | None) -> None:

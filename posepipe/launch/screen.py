@@ -28,6 +28,8 @@ from posepipe.pipeline.node import Source
 from posepipe.pipeline.runner import Running
 from posepipe.pipeline.snapshot import NodeView, Snapshot
 
+from . import logs
+
 _REFRESH_S = 0.5
 _LOG_EVERY_S = 5.0
 _RATE_OVER = 4
@@ -251,7 +253,7 @@ class _Screen(abc.ABC):
     def __init__(self, runner: Running, console: Console | None) -> None:
         self._runner = runner
         self._console = console or Console(file=sys.stdout)
-        self._live = _live(self._console) if self._console.is_terminal else None
+        self._live = _live(self._console) if self._console.is_terminal and not logs.as_json() else None
         self._given_back = ExitStack()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="posepipe:screen", daemon=True)
@@ -298,6 +300,8 @@ class _Screen(abc.ABC):
         """Show the present state; called twice a second on a terminal and every five seconds elsewhere."""
         if self._live is not None:
             self._live.update(Lines(self.lines()), refresh=True)
+        elif logs.as_json():
+            logs.say_status(self.log_line(), self._runner.snapshot(_RECENT))
         else:
             print(self.log_line(), file=self._console.file, flush=True)
 

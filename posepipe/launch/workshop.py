@@ -30,7 +30,7 @@ from posepipe.pipeline.snapshot import glance
 from posepipe.pipeline.stats import TraceLog
 from posepipe.pipeline.worker import Shared, Slot
 
-from . import letters
+from . import letters, logs
 from .letters import Line
 
 _BEAT_S = 0.2
@@ -57,12 +57,12 @@ class Job:
 class _LogLine(logging.Handler):
     """Log lines go to the supervisor, which has the terminal."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, worker: str) -> None:
         super().__init__()
-        self._line = line
+        self._line, self._worker = line, worker
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._line.send(letters.Said(record.levelno, record.name, self.format(record)), wait=False)
+        self._line.send(letters.Said(record.levelno, logs.of_worker(record.name, self._worker), self.format(record)), wait=False)
 
 
 class Workshop:
@@ -72,8 +72,9 @@ class Workshop:
         self._job, self._name, self._line = job, name, line
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: self._shared.stop.set())
+        self._warns_as = logs.of_worker("posepipe.run", name) if logs.as_json() else ""
         logging.basicConfig(
-            level=logging.INFO if job.loud else logging.WARNING, handlers=[_LogLine(line)], format="%(message)s", force=True
+            level=logging.INFO if job.loud else logging.WARNING, handlers=[_LogLine(line, name)], format="%(message)s", force=True
         )
         self._tap = LedgerTap()
         self._shared = Shared(offline=False, trace=TraceLog() if job.trace else None, ledger=self._tap)
@@ -183,7 +184,7 @@ class Workshop:
     # telling ------------------------------------------------------------------------------------------------------------------
 
     def _warn(self, text: str) -> None:
-        self._tell(letters.Said(logging.WARNING, "", text))
+        self._tell(letters.Said(logging.WARNING, self._warns_as, text))
 
     def _entries(self) -> None:
         events = self._tap.take()
@@ -209,8 +210,8 @@ class Workshop:
         self._told_quality += len(quality)
         poses = next((p for s in reversed(part.slots.values()) if (p := s.cell.packet) is not None and isinstance(p.body, Poses)), None)
         strange = inbox.foreign
-        seen = glance(poses) if poses is not None else None
-        self._tell(letters.Beat(nodes, end_ns.tobytes(), quality, seen, None if closed else part.subscribers(), strange))
+        seen, sync = (glance(poses), poses.body.sync) if poses is not None else (None, None)
+        self._tell(letters.Beat(nodes, end_ns.tobytes(), quality, seen, None if closed else part.subscribers(), strange, sync))
         if shared.trace is not None:
             packets, captures = shared.trace.take()
             for at in range(0, max(len(packets), len(captures)), _SPANS_AT_ONCE):
