@@ -56,6 +56,7 @@ class Running:
 
     def __init__(self, hall: StudioFiles, *arguments: str, **environment: str) -> None:
         self.hall = hall
+        hall.nodes["heatmaps"]["queue"] = {"size": 30}  # the instants that lack a camera come in one go when it is back
         self.listener = Listener(hall.address)
         self.process = hall.start("--seconds", "60", "--await-subscribers", "1", "--summary", "s.json", *arguments, **environment)
         self.until("skeletons", lambda: bool(self.skeletons))
