@@ -27,7 +27,7 @@ class Books:
         self.on_spans: Callable[[list[Packet[None]]], None] | None = None
         """Who else wants the published packets with their traces (they come when the workers trace)."""
         self.end_to_end, self.quality = Durations(), Quality()
-        self.nodes = {n.name: NodeFigures(n.name, n.use, Durations()) for n in plan.nodes}
+        self.nodes = {n.name: NodeFigures.of(n, Durations()) for n in plan.nodes}
         self.seen: tuple[int, float] = (0, float("nan"))
         """People and reprojection error of the last skeletons."""
         self.sync: Sync | None = None

@@ -57,7 +57,7 @@ def summary(runner: Running, *, machine: Machine) -> dict[str, Any]:
         "skipped": _drops(now.skipped),
         "balance": now.captured - now.published - sum(d.count for d in now.dropped),
         "end_to_end_ms": {p: now.end_to_end_ms[p] for p in ("p50", "p95", "p99")},
-        "nodes": {n.name: {"count": n.count, **{f"{p}_ms": n.ms[p] for p in ("p50", "p95", "p99", "max")}} for n in now.nodes},
+        "nodes": {n.name: _node_row(n) for n in now.nodes},
         "people": now.median_people,
         "reproj_px": round(now.median_reproj_px, 2) if math.isfinite(now.median_reproj_px) else None,
         "budgets": [asdict(v) for v in verdicts],
@@ -65,6 +65,11 @@ def summary(runner: Running, *, machine: Machine) -> dict[str, Any]:
         "rss_mb": machine.rss_mb,
         "machine": {**machine.facts(), "engines": runs_on or dict(runner.plan.engines)},
     }
+
+
+def _node_row(n: NodeView) -> dict[str, Any]:
+    row: dict[str, Any] = {"count": n.count, **{f"{p}_ms": n.ms[p] for p in ("p50", "p95", "p99", "max")}}
+    return row if n.queue is None else {**row, "queue": {"size": n.queue.size, "full": n.queue.full}}
 
 
 def _drops(drops: tuple[Drop, ...]) -> list[dict[str, Any]]:

@@ -157,7 +157,7 @@ class Runner:
     def snapshot(self, newest: int = 1 << 16) -> Snapshot:
         """The studio now; latencies over the `newest` packets of each node."""
         return snapshot(
-            (NodeFigures(s.name, s.plan.use, s.latency, sum(map(len, s.inputs)), s.errors) for s in self.slots.values()),
+            (NodeFigures.of(s.plan, s.latency, waiting=sum(map(len, s.inputs)), errors=s.errors) for s in self.slots.values()),
             end_to_end=self.shared.end_to_end,
             quality=self.shared.quality,
             ledger=self.ledger,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .graph import PlanNode
 from .ledger import Drop, Ledger
+from .links import Queue
 from .packet import Packet, Poses
 from .stats import Durations, Quality
 
@@ -23,6 +25,8 @@ class NodeView:
     ms: Mapping[str, float]
     waiting: int
     errors: int
+    queue: Queue | None = None
+    """What may wait on each link into it; None for a source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,13 @@ class NodeFigures:
     name: str
     use: str
     latency: Durations
+    queue: Queue | None = None
     waiting: int = 0
     errors: int = 0
+
+    @classmethod
+    def of(cls, planned: PlanNode, latency: Durations, *, waiting: int = 0, errors: int = 0) -> NodeFigures:
+        return cls(planned.name, planned.use, latency, planned.queue if planned.inputs else None, waiting, errors)
 
 
 def glance(packet: Packet[Poses] | None) -> tuple[int, float]:
@@ -81,7 +90,7 @@ def snapshot(
     median_people, median_reproj_px = quality.medians()
     return Snapshot(
         nodes=tuple(
-            NodeView(n.name, n.use, n.latency.count, n.latency.rate_hz, n.latency.percentiles_ms(newest), n.waiting, n.errors)
+            NodeView(n.name, n.use, n.latency.count, n.latency.rate_hz, n.latency.percentiles_ms(newest), n.waiting, n.errors, n.queue)
             for n in nodes
         ),
         end_to_end_ms=end_to_end.percentiles_ms(newest),

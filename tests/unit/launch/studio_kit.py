@@ -119,7 +119,7 @@ def snapshot(plan: Plan, **other: object) -> Snapshot:
     """An invented moment of a plan."""
     ms = {"p50": 4.0, "p95": 6.5, "p99": 9.25, "max": 12.0}
     fields: dict[str, object] = {
-        "nodes": tuple(NodeView(n.name, n.use, 300, 30.0, ms, 0, 0) for n in plan.nodes),
+        "nodes": tuple(NodeView(n.name, n.use, 300, 30.0, ms, 0, 0, n.queue if n.inputs else None) for n in plan.nodes),
         "end_to_end_ms": {"p50": 41.2, "p95": 63.0, "p99": 90.1, "max": 120.0},
         "captured": 1000,
         "published": 960,
