@@ -49,7 +49,7 @@ def test_the_summary_is_data_and_balances(tmp_path: Path) -> None:
     }
     assert report["instants"] == report["nodes"]["lift"]["count"] == 11
     assert set(report["nodes"]["lift"]) == {"count", "p50_ms", "p95_ms", "p99_ms", "max_ms", "queue"}
-    assert report["nodes"]["lift"]["queue"] == {"size": 2, "full": "drop_oldest"}
+    assert report["nodes"]["lift"]["queue"] == {"size": 2, "full": "block"}
     assert (report["people"], report["reproj_px"]) == (2, 10.0)
     assert report["budgets"] == [
         {"key": "lift_p95_ms", "limit_ms": 100000.0, "measured_ms": report["nodes"]["lift"]["p95_ms"], "ok": True, "blame": ""}

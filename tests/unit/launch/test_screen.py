@@ -37,7 +37,7 @@ def test_every_node_has_its_row(tmp_path: Path) -> None:
     assert "p50 41.2  p95 63.0  p99 90.1 ms" in lines[1]
     assert "24.0 instants/s" in lines[1]
     assert row(lines, "node") == ["node", "rate", "p50", "p95", "p99", "queue", "lost"]
-    assert row(lines, "lift") == ["lift", "30.0", "4.0", "6.5", "9.2", "0/2", "-oldest", "5"]
+    assert row(lines, "lift") == ["lift", "30.0", "4.0", "6.5", "9.2", "0/2", "block", "5"]
     assert row(lines, "capture/cam02")[-1] == "12"
     assert row(lines, "capture/cam01")[-1] == "0"
     assert " 1000 frames captured = 960 published + 32 dropped + 8 in flight" in lines
