@@ -25,9 +25,7 @@ from posepipe.pipeline.clock import StudioClock
 from posepipe.pipeline.errors import PosepipeError, RunError, stopped_by
 from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.part import Surroundings
-from posepipe.pipeline.remote import wires
 from posepipe.pipeline.restart import Patience, strictest
-from posepipe.pipeline.ring import FrameRing
 from posepipe.pipeline.snapshot import Snapshot
 
 from . import letters
@@ -36,10 +34,10 @@ from .crew import Member, State
 from .letters import Line
 from .machine import memory_mb
 from .nursery import Born, Died, Nursery
+from .rings import RingHouse
 from .workshop import Job
 
 _TICK_S = 0.05
-_SLOTS = 8
 _OPEN_WITHIN_S = 120.0
 _SILENT_S = 3.0
 """A worker that has not beaten for so long is stuck where not even its other threads run."""
@@ -73,7 +71,6 @@ class Supervisor:
         self.trace = self.books.trace
         self._infos: dict[str, StreamInfo] = {}
         self._runs_on: dict[str, str] = {}
-        self._rings: dict[str, FrameRing] = {}
         self._newest: dict[str, letters.Newest] = {}
         self.memory_mb: float | None = 0.0
         self._weigh_at_s = 0.0
@@ -92,6 +89,7 @@ class Supervisor:
             for worker, names in by_worker.items()
         }
         self._source_names = {n.name for n in plan.sources}
+        self._rings = RingHouse(plan, self.crew)
         token = secrets.token_hex(6)
         job = Job(
             plan,
@@ -187,8 +185,7 @@ class Supervisor:
                 member.line.close()
                 member.line = None
         self._nursery.close()
-        for ring in self._rings.values():
-            ring.close()
+        self._rings.close()
         self._selector.close()
 
     @property
@@ -272,16 +269,14 @@ class Supervisor:
                 self._runs_on.update(runs_on)
                 for camera, info in infos.items():
                     self._infos[camera] = msgspec.convert(info, StreamInfo)
-                    self._ring(camera, self._infos[camera].width, self._infos[camera].height)
+                    self._room_for(camera, self._infos[camera].width, self._infos[camera].height)
                 member.state = State.READY
-                self._hand_rings(member)
+                self._rings.hand(member)
                 if self._began_ns:
                     self._send_start(member)
             case letters.Ask(camera, width, height):
-                self._ring(camera, width, height)
-                for other in self.crew.values():
-                    if other.state in (State.READY, State.RUNNING):
-                        self._hand_rings(other, only=camera)
+                self._room_for(camera, width, height)
+                self._rings.hand_all(camera)
             case letters.Have(ring):
                 member.waits_for.discard(ring)
             case letters.Spans(packets, captures):
@@ -300,6 +295,12 @@ class Supervisor:
             case _:
                 raise AssertionError(letter)
 
+    def _room_for(self, camera: str, width: int, height: int) -> None:
+        try:
+            self._rings.room_for(camera, width, height)
+        except RunError as e:
+            self._fail(e)
+
     def _hang_up(self, member: Member) -> None:
         if member.line is not None:
             self._selector.unregister(member.line.fileno())
@@ -313,37 +314,6 @@ class Supervisor:
         for name, node in beat.nodes.items():
             if node.busy_s > limit_s:
                 self._kill(member, f"{name} has been in one call for {node.busy_s:.0f} s ({key}: {limit_s:g})")
-
-    # rings --------------------------------------------------------------------------------------------------------------------------
-
-    def _ring(self, camera: str, width: int, height: int) -> None:
-        """There is a ring for pictures of that size from now on, when somebody elsewhere looks at that camera's pictures."""
-        there = self._rings.get(camera)
-        if (there is not None and there.width >= width and there.height >= height) or not self._readers():
-            return
-        try:
-            self._rings[camera] = FrameRing.create(_SLOTS, width, height)
-        except RunError as e:
-            self._fail(RunError(e.what, where=f"camera {camera}", hint=e.hint))
-            return
-        if there is not None:
-            there.close()
-        for member in self.crew.values():
-            if member.state in (State.READY, State.RUNNING):
-                self._hand_rings(member, only=camera)
-
-    def _readers(self) -> set[str]:
-        return {wire.to_worker for wire in wires(self.plan) if wire.pixels}
-
-    def _hand_rings(self, member: Member, *, only: str | None = None) -> None:
-        """Readers get every ring, the writer its own. A ring comes to its readers first: they know it when the first frame comes."""
-        cameras = {n.key or n.base: n.process for n in self.plan.sources}
-        for camera, ring in self._rings.items():
-            if only not in (None, camera) or member.line is None:
-                continue
-            writes = cameras[camera] == member.name
-            if (writes or member.name in self._readers()) and member.line.send(letters.Ring(camera, writes), ring.fd):
-                member.waits_for.add(ring.id)
 
     # life and death -------------------------------------------------------------------------------------------------------------------
 
