@@ -136,13 +136,20 @@ class PublishZmq(Node):
 
 def message(poses: Packet[Poses], *, t_publish_ns: int) -> dict[str, Any]:
     """The `skeleton/` message of one instant: float32 little-endian, unseen joints NaN with conf 0."""
-    body = poses.body
+    body, sync = poses.body, poses.body.sync
     return {
         "v": WIRE_VERSION,
         "seq": poses.seq,
         "t_capture_ns": poses.t_capture_ns,
         "t_publish_ns": t_publish_ns,
-        "sync": {"skew_ns": body.sync.skew_ns, "views": body.sync.views, "missing": body.sync.missing},
+        "sync": {
+            "skew_ns": sync.skew_ns,
+            "views": sync.views,
+            "missing": sync.missing,
+            "offset_ms": sync.offset_ms,
+            "drift_ppm": sync.drift_ppm,
+            "complete": sync.complete,
+        },
         "tier": body.tier,
         "people": [
             {

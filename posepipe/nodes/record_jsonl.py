@@ -39,11 +39,17 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class RecordedSync(msgspec.Struct, frozen=True):
-    """How well the instant hung together; `views` and `missing` are positions in the header's `cameras`."""
+    """How well the instant hung together; `views` and `missing` are positions in the header's `cameras`.
+
+    The rest is the sync certificate (docs/sync.md), one entry per camera, None while not known; empty in files from before it.
+    """
 
     skew_ns: int
     views: tuple[int, ...]
     missing: tuple[int, ...]
+    offset_ms: tuple[float | None, ...] = ()
+    drift_ppm: tuple[float | None, ...] = ()
+    complete: tuple[float | None, ...] = ()
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -192,7 +198,7 @@ def encode(packet: Packet[Poses]) -> bytes:
     line = {
         "seq": packet.seq,
         "t_capture_ns": packet.t_capture_ns,
-        "sync": {"skew_ns": poses.sync.skew_ns, "views": poses.sync.views, "missing": poses.sync.missing},
+        "sync": poses.sync,
         "tier": poses.tier,
         "people": [{"id": i, "xyz_m": x, "conf": c, "sigma_m": s, "reproj_px": r} for i, x, c, s, r in rows],
     }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Annotated
 
 from msgspec import Meta
 
+from posepipe.nodes._certificate import Certificate, SyncEstimator
+from posepipe.nodes._sync_alarm import SyncAlarm
 from posepipe.pipeline.errors import GraphError
 from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
 from posepipe.pipeline.packet import Frame, FrameSet, Sync
@@ -30,7 +33,8 @@ class SyncInstant(Node):
     A frame joins the open instant nearest in time (within `window_ms`). An instant leaves when it is complete, when every
     camera that it lacks has moved on or ended, or `wait_ms` after its first frame arrived; it is then marked with what it
     lacks. Instants leave in order. Fewer than `min_views` cameras: the frames are dropped, counted. `seq` follows the
-    cameras' own frame counters, so an instant that no camera delivered leaves a gap.
+    cameras' own frame counters, so an instant that no camera delivered leaves a gap. Every instant carries the sync certificate:
+    each camera's offset, drift and completeness, and a warning says when a camera is about to leave the window (docs/sync.md).
     """
 
     use = "sync.instant"
@@ -65,6 +69,14 @@ class SyncInstant(Node):
         self._last_seq: dict[str, int] = {}
         self._seq = -1
         self._too_few = 0
+        self._estimator = SyncEstimator(len(self._cameras))
+        self._alarm = SyncAlarm(ctx.name, self._cameras, self.settings.window_ms)
+        self._certified = self._on_the_way(self.certificate)
+
+    @property
+    def certificate(self) -> Certificate:
+        """The newest sync certificate; its cameras are those that come in, in their order. New about once a second."""
+        return self._estimator.certificate
 
     def step(self, frame: Frame) -> list[FrameSet]:
         t = frame.t_capture_ns
@@ -121,7 +133,23 @@ class SyncInstant(Node):
         views = tuple(i for i, c in enumerate(cameras) if c in frames)
         missing = tuple(i for i, c in enumerate(cameras) if c in self._cameras and c not in frames)
         ordered = {c: frames[c] for c in cameras if c in frames}
-        return FrameSet(seq, median_ns, cameras, ordered, Sync(times[-1] - times[0], views, missing))
+        self._certify(median_ns, frames)
+        return FrameSet(seq, median_ns, cameras, ordered, Sync(times[-1] - times[0], views, missing, *self._certified))
+
+    def _certify(self, median_ns: int, frames: dict[str, Frame]) -> None:
+        if self._estimator.add(median_ns, [(frames[c].t_capture_ns - median_ns) * 1e-6 if c in frames else nan for c in self._cameras]):
+            self._certified = self._on_the_way(self.certificate)
+            for text in self._alarm.texts(self.certificate, ended=set(self._cameras) - self._active):
+                self._ctx.warn(text)
+
+    def _on_the_way(self, certificate: Certificate) -> tuple[tuple[float | None, ...], ...]:
+        """Offset, drift and completeness of every camera of the studio, rounded as they travel."""
+        columns = ((certificate.offset_ms, 3), (certificate.drift_ppm, 2), (certificate.complete, 3))
+        figures = {c: i for i, c in enumerate(self._cameras)}
+        return tuple(
+            tuple(_rounded(float(column[figures[c]]), decimals) if c in figures else None for c in self._ctx.cameras)
+            for column, decimals in columns
+        )
 
     def _lose(self, o: _Open) -> None:
         for frame in o.frames.values():
@@ -133,3 +161,7 @@ class SyncInstant(Node):
                 f"{self._ctx.name}: {_COMPLAIN_AFTER} instants in a row had fewer than min_views={self.settings.min_views} cameras within "
                 f"window_ms={self.settings.window_ms:g}; the cameras' newest frames lie {spread_ms:.1f} ms apart: are they synced?"
             )
+
+
+def _rounded(value: float, decimals: int) -> float | None:
+    return None if value != value else round(value, decimals) + 0.0  # no -0.0

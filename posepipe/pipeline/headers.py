@@ -167,7 +167,8 @@ def _after(count: int, done: Callable[[], None]) -> Callable[[], None]:
 
 def _without(sync: Sync, lost: set[int], frames: Mapping[str, Frame]) -> Sync:
     times = [frame.t_capture_ns for frame in frames.values()]
-    return Sync(max(times) - min(times), tuple(v for v in sync.views if v not in lost), tuple(sorted({*sync.missing, *lost})))
+    views = tuple(v for v in sync.views if v not in lost)
+    return replace(sync, skew_ns=max(times) - min(times), views=views, missing=tuple(sorted({*sync.missing, *lost})))
 
 
 def _refer(body: Frame | FrameSet) -> FrameRef | FrameSetRef:

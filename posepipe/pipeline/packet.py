@@ -61,11 +61,19 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """How well an instant hangs together. Camera indices are positions in the studio's camera order."""
+    """How well an instant hangs together. Camera indices are positions in the studio's camera order.
+
+    The certificate, one entry per camera of the studio, None while not known, empty where nobody certifies: `offset_ms` of its
+    capture stamps against the median of the cameras, `drift_ppm` of that, and the share of the last ten seconds' instants that it
+    was in (`complete`).
+    """
 
     skew_ns: int
     views: tuple[int, ...]
     missing: tuple[int, ...]
+    offset_ms: tuple[float | None, ...] = ()
+    drift_ppm: tuple[float | None, ...] = ()
+    complete: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ def test_the_stream_keeps_its_format(hall: StudioFiles) -> None:
     assert seqs == sorted(set(seqs))
     for m in instants:
         assert set(m) == {"v", "seq", "t_capture_ns", "t_publish_ns", "sync", "tier", "people"}
-        assert set(m["sync"]) == {"skew_ns", "views", "missing"}
+        assert set(m["sync"]) == {"skew_ns", "views", "missing", "offset_ms", "drift_ppm", "complete"}
+        assert [len(m["sync"][key]) for key in ("offset_ms", "drift_ppm", "complete")] == [3, 3, 3]
         assert m["t_publish_ns"] > m["t_capture_ns"] > 1_600_000_000_000_000_000
         assert m["tier"] == "algebraic"
         for person in m["people"]:

@@ -28,11 +28,19 @@ def sent(body: Any, *, seq: int = 0, t_ns: int = T0_NS, t_publish_ns: int = T0_N
 
 
 def test_the_keys_of_a_message() -> None:
-    body = poses(np.zeros((2, JOINTS, 3)), skeleton="coco17", ids=(3, 8), sync=Sync(1234, (0, 1, 3), (2,)))
+    sync = Sync(1234, (0, 1, 3), (2,), (0.25, -0.25, None, 0.0), (1.5, None, None, 0.0), (1.0, 0.967, 0.0, None))
+    body = poses(np.zeros((2, JOINTS, 3)), skeleton="coco17", ids=(3, 8), sync=sync)
     got = sent(body, seq=41, t_ns=T0_NS + 5, t_publish_ns=T0_NS + 9)
     assert list(got) == ["v", "seq", "t_capture_ns", "t_publish_ns", "sync", "tier", "people"]
     assert (got["v"], got["seq"], got["t_capture_ns"], got["t_publish_ns"]) == (1, 41, T0_NS + 5, T0_NS + 9)
-    assert got["sync"] == {"skew_ns": 1234, "views": [0, 1, 3], "missing": [2]}
+    assert got["sync"] == {
+        "skew_ns": 1234,
+        "views": [0, 1, 3],
+        "missing": [2],
+        "offset_ms": [0.25, -0.25, None, 0.0],
+        "drift_ppm": [1.5, None, None, 0.0],
+        "complete": [1.0, 0.967, 0.0, None],
+    }
     assert got["tier"] == "algebraic"
     assert [list(person) for person in got["people"]] == [["id", "xyz_m", "conf", "sigma_m", "reproj_px", "action", "body"]] * 2
     assert [person["id"] for person in got["people"]] == [3, 8]

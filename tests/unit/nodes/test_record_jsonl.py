@@ -33,7 +33,7 @@ def poses(people: int = 2, *, seed: int = 0) -> Poses:
     return Poses(
         cameras=("north", "south"),
         skeleton="coco17",
-        sync=Sync(1200, (0,), (1,)),
+        sync=Sync(1200, (0,), (1,), (0.125, None), (-3.25, None), (1.0, 0.9)),
         tier="algebraic",
         ids=np.arange(people) + 7,
         xyz_m=rng.uniform(-3, 3, (people, JOINTS, 3)).astype(np.float32),
@@ -83,7 +83,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, studio: Studio) -> None:
     assert recording.torn == ""
     for seq, instant in enumerate(instants):
         want = poses(seed=seq)
-        assert instant.sync.missing == (1,)
+        assert msgspec.to_builtins(instant.sync) == msgspec.to_builtins(want.sync)
         for p, person in enumerate(instant.people):
             assert person.id == 7 + p
             assert person.xyz_m[3] is None
@@ -268,6 +268,16 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     file.write_bytes(recorded_bytes(tmp_path).replace(b'{"v":1', b'{"v":2', 1))
     with pytest.raises(RecordError, match="version 2"):
         read_recording(file)
+
+
+def test_a_recording_from_before_the_certificate_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    certificate = b',"offset_ms":[0.125,null],"drift_ppm":[-3.25,null],"complete":[1.0,0.9]'
+    recorded = recorded_bytes(tmp_path)
+    assert certificate in recorded
+    file.write_bytes(recorded.replace(certificate, b""))
+    for instant in read_recording(file):
+        assert (instant.sync.skew_ns, instant.sync.offset_ms, instant.sync.complete) == (1200, (), ())
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -247,6 +248,61 @@ def test_offline_nothing_is_late() -> None:
         sync.take(camera, 0)
     assert sync.node.wake_ns() is None
     assert len(whole(sync.take("west", 0)).frames) == 4
+
+
+# the certificate --------------------------------------------------------------------------------------------------------------
+
+
+def certified(sync: Sync, off_ms: Mapping[str, float], *, seqs: range, ppm: Mapping[str, float] | None = None) -> list[FrameSet]:
+    """Instants of cameras that are off by so much, some of which drifts."""
+    out = []
+    for seq in seqs:
+        for camera, ms in off_ms.items():
+            drift_ms = (ppm or {}).get(camera, 0) * 1e-6 * seq * PERIOD_NS / MS
+            out += sync.take(camera, seq, ms=ms + drift_ms)
+    return out
+
+
+def test_every_instant_carries_the_certificate() -> None:
+    sync = Sync(window_ms=20)
+    out = certified(sync, {"north": 0, "east": 2, "south": -1, "west": 0.5}, seqs=range(400), ppm={"east": 21})
+    begin, end = out[0].sync, out[-1].sync
+    assert (begin.offset_ms, begin.drift_ppm, begin.complete) == ((None,) * 4,) * 3, "a second is needed for the first"
+    assert end.offset_ms == (-0.25, pytest.approx(1.75 + 0.268, abs=0.003), -1.25, 0.25)
+    assert end.drift_ppm == (0.0, pytest.approx(21, abs=0.1), 0.0, 0.0)
+    assert end.complete == (1.0, 1.0, 1.0, 1.0)
+    assert "-0.0" not in repr(end), "zero has no sign on the wire"
+
+
+def test_the_certificate_has_a_place_for_every_camera_of_the_studio() -> None:
+    sync = Sync(CAMERAS, fed_by=("west", "east"), window_ms=20)
+    end = certified(sync, {"east": 2, "west": 0}, seqs=range(150))[-1].sync
+    assert end.offset_ms == (None, 1.0, None, -1.0)
+    assert end.complete == (None, 1.0, None, 1.0)
+    np.testing.assert_allclose(sync.node.certificate.offset_ms, (-1, 1))
+
+
+def test_a_camera_that_drifts_out_of_the_window_is_told_before_it_does() -> None:
+    sync = Sync(window_ms=8)
+    out = certified(sync, dict.fromkeys(CAMERAS, 0), seqs=range(3000), ppm={"south": 60})
+    early, late = sync.studio.warnings
+    assert early.startswith("node: camera south: drifts against the other cameras by 60.0 ppm (sd 0.")
+    assert re.search(r"0\.[78] ms off now, past half of window_ms=8 in 0\.9 min\n  -> lock the shutters", early)
+    assert re.match(r"node: camera south: 4\.[12] ms off the other cameras, past half of window_ms=8", late)
+    assert all(i.sync.missing == () for i in out), "said while all frames still meet"
+
+
+def test_a_camera_that_is_often_missing_is_told_and_one_that_has_ended_is_not() -> None:
+    sync = Sync()
+    certified(sync, dict.fromkeys(CAMERAS, 0), seqs=range(60))
+    sync.node.on_end("capture/west")
+    for seq in range(60, 600):
+        for camera in CAMERAS[:3]:
+            if camera != "south" or seq % 5:
+                sync.take(camera, seq)
+    (warning,) = sync.studio.warnings
+    assert warning.startswith("node: camera south: in 8")
+    assert "% of the instants of the last ten seconds\n  -> is it on" in warning
 
 
 # in any order -----------------------------------------------------------------------------------------------------------------
