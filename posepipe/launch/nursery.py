@@ -175,4 +175,6 @@ def _live(name: str, line: Line, work: Work) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)

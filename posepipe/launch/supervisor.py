@@ -210,6 +210,13 @@ class Supervisor:
     # watching -------------------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        try:
+            self._watch_on()
+        except Exception as e:
+            logging.getLogger("posepipe.supervisor").exception("%s", e)
+            self._fail(stopped_by(e))
+
+    def _watch_on(self) -> None:
         told = False
         while not self._closed:
             for key, _ in self._selector.select(_TICK_S):

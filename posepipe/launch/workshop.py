@@ -36,6 +36,7 @@ from .letters import Line
 _BEAT_S = 0.2
 _DRAIN_S = 10.0
 _SPANS_AT_ONCE = 200
+_ENTRIES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,10 @@ class Workshop:
 
     def _entries(self) -> None:
         events = self._tap.take()
-        if events and not self._line.send(letters.Entries(events), wait=False):
-            self._tap.put_back(events)
+        for at in range(0, len(events), _ENTRIES_AT_ONCE):
+            if not self._line.send(letters.Entries(events[at : at + _ENTRIES_AT_ONCE]), wait=False):
+                self._tap.put_back(events[at:])
+                return
 
     def _beat_on(self, part: Part, inbox: Inbox) -> None:
         while not self._over.wait(_BEAT_S):
