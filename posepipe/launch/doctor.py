@@ -37,6 +37,7 @@ BASE = {
     "onnx": "",
     "onnxruntime": "",
     "opencv-python-headless": "cv2",
+    "prometheus_client": "prometheus_client",
     "psutil": "psutil",
     "pyyaml": "yaml",
     "pyzmq": "zmq",
