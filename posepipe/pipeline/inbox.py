@@ -17,8 +17,9 @@ from typing import Any
 import zmq
 
 from .errors import RunError
+from .far import Far, FarSocket, Peer
 
-DATA, END, TAKEN = range(3)
+DATA, END, TAKEN, AGAIN = range(4)
 SECRET_BYTES = 8
 _HEAD = struct.Struct(f"<{SECRET_BYTES}sBH")
 _AT_ONCE = 256
@@ -28,11 +29,13 @@ Handler = Callable[[int, Sequence[zmq.Frame]], bool]
 
 
 class Post:
-    """Where the workers of a studio live, and how to write to them. address: worker -> ZeroMQ endpoint."""
+    """Where the workers of a studio live, and how to write to them. address: worker of this host -> ZeroMQ endpoint. far: set before
+    the first link to another host."""
 
     def __init__(self, address: Callable[[str], str], secret: bytes) -> None:
         self.address, self.secret = address, secret
         self.context: zmq.Context[Any] = zmq.Context()
+        self.far: Far | None = None
 
     def head(self, kind: int, wire: int) -> bytes:
         return _HEAD.pack(self.secret, kind, wire)
@@ -47,7 +50,14 @@ class Post:
         socket.connect(self.address(worker))
         return socket
 
+    def to_far(self, worker: str) -> FarSocket:
+        """The same for a worker of another host."""
+        assert self.far is not None
+        return self.far.to(worker)
+
     def close(self) -> None:
+        if self.far is not None:
+            self.far.close()
         self.context.destroy(linger=_LINGER_MS)
 
 
@@ -70,20 +80,31 @@ class Inbox:
                 where=f"worker {worker}",
                 hint="another run of this studio holds it: posepipe ps shows it, posepipe stop ends it",
             ) from None
+        self._doors = [self._socket]
         self.on: dict[int, Handler] = {}
         self.owed: list[Callable[[], None]] = []
         self.foreign = 0
-        self._ears, self._bell = os.pipe()
-        for end in (self._ears, self._bell):
+        self._ears, bell = os.pipe()
+        self._bell: int | None = bell
+        for end in (self._ears, bell):
             os.set_blocking(end, False)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._ears, zmq.POLLIN)
 
+    def listen_far(self, far: Far, ip: str) -> Peer:
+        """Also hear other hosts, from now on; before the thread that waits here begins."""
+        door, here = far.listen(ip)
+        self._doors.append(door)
+        self._poller.register(door, zmq.POLLIN)
+        return here
+
     def ring(self) -> None:
-        """Wake the waiting thread; any thread may."""
-        with contextlib.suppress(BlockingIOError):  # full of earlier rings: it will wake
-            os.write(self._bell, b"\0")
+        """Wake the waiting thread; any thread may, also when there is none any more."""
+        bell = self._bell
+        if bell is not None:
+            with contextlib.suppress(BlockingIOError):  # full of earlier rings: it will wake
+                os.write(bell, b"\0")
 
     def wait(self, timeout_s: float) -> None:
         """Until a message is there, somebody rings, or the time is up."""
@@ -96,9 +117,13 @@ class Inbox:
         """Everything that has arrived, at most some hundred messages."""
         for pay in self.owed:
             pay()
+        for door in self._doors:
+            self._handle(door)
+
+    def _handle(self, door: zmq.Socket[bytes]) -> None:
         for _ in range(_AT_ONCE):
             try:
-                head, *payload = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                head, *payload = door.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             handler = None
@@ -109,9 +134,12 @@ class Inbox:
                 self.foreign += 1
 
     def close(self) -> None:
-        self._socket.close(linger=0)
+        for door in self._doors:
+            door.close(linger=0)
         os.close(self._ears)
-        os.close(self._bell)
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            os.close(bell)
 
 
 class Doorbell(threading.Condition):

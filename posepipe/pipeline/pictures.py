@@ -41,7 +41,10 @@ class Pictures:
         ring.close()  # both ends keep what they mapped
 
     def in_slots(self, body: B, *, pin: bool) -> B | None:
-        """The body with every frame in a slot that other processes can read; None when no slot is free."""
+        """The body with every frame in a slot that other processes can read; None when no slot is free.
+
+        What was copied is held no longer: its planes are only in the slot.
+        """
         if isinstance(body, Frame):
             return self._in_slot(body, pin=pin)
         put = {camera: self._in_slot(frame, pin=pin) for camera, frame in body.frames.items()}
@@ -55,7 +58,7 @@ class Pictures:
         if frame.slot is not None and not pin:
             return frame
         ref = self._writer(frame).put(frame, pin=pin)
-        return None if ref is None else replace(frame, slot=ref)
+        return None if ref is None else replace(frame, slot=ref, planes=(), lease=None)
 
     def _writer(self, frame: Frame) -> RingWriter:
         ring = self._rings.get(frame.camera)

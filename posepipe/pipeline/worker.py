@@ -210,7 +210,7 @@ class Slot:
         self.emit(Packet(body.seq, body.t_capture_ns, self.name, body, (*last.trace, Span(self.name, first_ns, t_out)), frames, claims))
 
     def emit(self, packet: Packet[Any], *, wait: bool = False) -> None:
-        self.cell.packet = packet
+        self.cell.packet = _let_go(packet)
         for watcher in self.watchers:
             watcher.put(replace(packet, frames=(), shares=()), wait=False)
         if not self.outputs:
@@ -257,6 +257,20 @@ class Slot:
                 link.end()
             return True
         return bool(news)
+
+
+def _let_go(packet: Packet[Any]) -> Packet[Any]:
+    """A lossless link waits until its pictures are let go: the newest result, which is only looked at, holds none."""
+    body = packet.body
+    if isinstance(body, Frame) and _waited_for(body):
+        return replace(packet, body=replace(body, lease=None))
+    if isinstance(body, FrameSet) and any(map(_waited_for, body.frames.values())):
+        return replace(packet, body=replace(body, frames={c: replace(f, lease=None) for c, f in body.frames.items()}))
+    return packet
+
+
+def _waited_for(frame: Frame) -> bool:
+    return frame.lease is not None and frame.lease.done is not None
 
 
 _LOST = object()

@@ -6,7 +6,6 @@ import os
 import threading
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from ring_kit import HEIGHT, WIDTH, picture, same
 
@@ -153,7 +152,7 @@ def test_a_ring_may_come_on_another_thread() -> None:
     put = writer.in_slots(picture(1), pin=False)
     thread.join()
     assert put is not None
-    assert np.array_equal(put.planes[0], picture(1).planes[0])
+    assert put.planes == (), "the decoder has its buffer back"
 
 
 def test_a_ring_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
