@@ -8,6 +8,7 @@ packet with the shortest way in a sliding window bounds the zero from above, and
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Literal
 
 WINDOW_NS = 10_000_000_000
@@ -16,6 +17,7 @@ FURTHEST_NS = 5_000_000_000
 REPORTS = 5
 """Fewest packets with a sender's time before it is used, so that one odd value decides nothing."""
 _MEDIAN_OF = 15
+_RECENT = 31
 
 
 class LeastDelay:
@@ -53,35 +55,46 @@ class CaptureClock:
 
     def __init__(self, *, sender: bool = True) -> None:
         self._sender = sender
-        self._delay_ns = 0
+        self._way_ns = 0
         self.by: Literal["arrival", "sender"] = "arrival"
         self.ahead_ns = 0
         self.connected()
 
     def connected(self) -> None:
-        """A new connection: its pts begin anywhere. What the way takes is kept until the sender reports again."""
+        """A new connection: its pts begin anywhere. What the way usually takes is kept until the sender reports again."""
         self._arrivals = LeastDelay()
+        self._recent: deque[int] = deque(maxlen=_RECENT)
         self._told: deque[int] = deque(maxlen=_MEDIAN_OF)
+
+    def caught_up(self) -> None:
+        """The packets before the newest had waited to be read: their arrivals say nothing about the way."""
+        while len(self._recent) > 1:
+            self._recent.popleft()
 
     def arrived(self, pts_ns: int, arrival_ns: int, told_ns: int | None) -> None:
         """A packet. told_ns: its capture time by the sender's clock, on the studio clock, where a report said it."""
         self._arrivals.add(pts_ns, arrival_ns)
+        self._recent.append(arrival_ns - pts_ns)
         if told_ns is None or not self._sender:
             return
         self._told.append(told_ns - pts_ns)
         if len(self._told) < REPORTS:
             return
-        delay_ns = self._arrivals.offset_ns - self._told_offset_ns()
-        if 0 <= delay_ns <= FURTHEST_NS:
-            self.by, self.ahead_ns, self._delay_ns = "sender", 0, delay_ns
+        told_ns = _median(self._told)
+        least_ns = self._arrivals.offset_ns - told_ns
+        if 0 <= least_ns <= FURTHEST_NS:
+            self.by, self.ahead_ns, self._way_ns = "sender", 0, _median(self._recent) - told_ns
         else:
-            self.by, self.ahead_ns, self._delay_ns = "arrival", -delay_ns, 0
+            self.by, self.ahead_ns, self._way_ns = "arrival", -least_ns, 0
 
     def stamp_ns(self, pts_ns: int) -> int:
         """Capture time of the picture with that pts, on the studio clock; packets up to it have arrived."""
         if self.by == "sender" and len(self._told) >= REPORTS:
-            return pts_ns + self._told_offset_ns()
-        return pts_ns + self._arrivals.offset_ns - self._delay_ns
+            return pts_ns + _median(self._told)
+        if self._way_ns:
+            return pts_ns + min(_median(self._recent) - self._way_ns, self._arrivals.offset_ns)
+        return pts_ns + self._arrivals.offset_ns
 
-    def _told_offset_ns(self) -> int:
-        return sorted(self._told)[len(self._told) // 2]
+
+def _median(values: Collection[int]) -> int:
+    return sorted(values)[len(values) // 2]

@@ -30,7 +30,7 @@ _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 """Servers that serve many: a connection that asks for nothing does no harm there."""
 _OPEN_S = 4.0
 _LOOK_S = 1.0
-_BACKLOG = 100
+_BACKLOG = 2000
 _EDGE_NS = 4_000_000
 
 
@@ -107,6 +107,7 @@ class LiveVideo(Stream):
         self._ready: deque[av.VideoFrame] = deque()
         self._heard_ns = reception.now_ns()
         self._began = self._shown = False
+        self._end: SourceError | None = None
 
     def read(self, *, stopping: threading.Event) -> Picture | None:
         """The next picture; None when the studio stops. SourceError when the stream ends, breaks off or is silent; FrameLost for a
@@ -124,21 +125,35 @@ class LiveVideo(Stream):
         return Picture(frame, self._heard_ns if frame.pts is None else self._clock.stamp_ns(self._ns(frame.pts)))
 
     def _catch_up(self, stopping: threading.Event) -> None:
-        """What came while the stream was opened is old: it is decoded, because later pictures build on it, but not shown.
-
-        The present begins with the first packet that had to be waited for.
+        """What came while the stream and the studio were opened is old: it is decoded, as far as later pictures build on it, but
+        not shown. The present begins with the first packet that has to be waited for.
         """
         self._began = True
         edge_ns = max(_EDGE_NS, int(0.25e9 / self.info.rate_hz)) if self.info.rate_hz else _EDGE_NS
         while len(self._held) < _BACKLOG and not stopping.is_set():
             before_ns = self._reception.now_ns()
-            self._held.append(self._next())
+            try:
+                self._held.append(self._next())
+            except SourceError as e:
+                self._end = e  # once what it sent has been shown
+                return
             if self._heard_ns - before_ns >= edge_ns:
-                while len(self._held) > 1:
-                    self._decode(self._held.popleft())
+                self._clock.caught_up()
+                for packet in self._needed_for_newest():
+                    self._decode(packet)
                 return
 
+    def _needed_for_newest(self) -> list[Any]:
+        """Takes all but the newest packet out of what is held: those from the last key picture on."""
+        old = [self._held.popleft() for _ in range(len(self._held) - 1)]
+        if self._held[0].is_keyframe:
+            return []
+        last_key = max((i for i, packet in enumerate(old) if packet.is_keyframe), default=0)
+        return old[last_key:]
+
     def _next(self) -> Any:
+        if self._end is not None:
+            raise self._end
         try:
             packet = next(self._packets)
         except StopIteration:

@@ -151,3 +151,28 @@ def test_without_reports_or_unasked_it_is_arrival() -> None:
     for clock, error in ((CaptureClock(), None), (CaptureClock(sender=False), 0)):
         assert stamps(clock, packets, told_error_ns=error) == [arrived for _, _, arrived in packets]
         assert (clock.by, clock.ahead_ns) == ("arrival", 0)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_after_a_return_jitter_does_not_spoil_what_is_known_of_the_way(seed: int) -> None:
+    """Ways of 35 to 50 ms: half a second after the return, and before a report, stamps are good to a few milliseconds."""
+    rng = np.random.default_rng(seed)
+    packets = stream([int(d) for d in rng.uniform(35, 50, 330) * MS])
+    clock = CaptureClock()
+    stamps(clock, packets[:300], told_error_ns=0)
+    clock.connected()
+    for stamp, (_, captured, arrived) in list(zip(stamps(clock, packets[300:]), packets[300:], strict=True))[15:]:
+        assert abs(stamp - captured) < 6 * MS
+        assert stamp <= arrived
+
+
+def test_packets_that_waited_to_be_read_say_nothing_about_the_way() -> None:
+    packets = stream([30 * MS] * 40)
+    clock = CaptureClock()
+    stamps(clock, packets[:20], told_error_ns=0)
+    clock.connected()
+    for pts, _, _ in packets[20:30]:
+        clock.arrived(pts, packets[30][2], None)
+    clock.arrived(packets[30][0], packets[30][2], None)
+    clock.caught_up()
+    assert stamps(clock, packets[31:]) == [captured for _, captured, _ in packets[31:]]

@@ -10,7 +10,6 @@ import pytest
 from capture_kit import LOST, Camera, refused
 from clips import damaged, encode, number_of, rewrite
 
-
 pytestmark = pytest.mark.usefixtures("closed")
 
 
