@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from . import hosts
+from .chaos import Entry, entries
 from .errors import GraphError, did_you_mean
 from .links import Queue
 from .node import Caps, Node, Ports, Source, ports
@@ -21,8 +23,8 @@ from .restart import Restart
 from .telemetry import Telemetry, telemetry
 from .yamlfile import Where, YamlFile, load_yaml
 
-RESERVED = ("use", "from", "feedback", "each", "queue", "process", "restart")
-TOP = ("studio", "rig", "nodes", "engines", "budgets", "metrics")
+RESERVED = ("use", "from", "feedback", "each", "queue", "process", "restart", "host", "wire")
+TOP = ("studio", "rig", "nodes", "engines", "budgets", "metrics", "chaos")
 _PERCENTILES = ("p50", "p95", "p99")
 
 Registry = Mapping[str, type[Node]]
@@ -43,6 +45,8 @@ class PlanNode:
     feedback: Mapping[str, str]
     queue: Queue
     process: str
+    host: str
+    wire: hosts.WireFormat
     restart: Restart
     place: str
     caps: Caps
@@ -73,6 +77,7 @@ class Plan:
     metrics: Telemetry
     cameras: tuple[str, ...]
     sha256: str
+    chaos: tuple[Entry, ...] = ()
 
     def __getitem__(self, name: str) -> PlanNode:
         return next(n for n in self.nodes if n.name == name)
@@ -136,11 +141,8 @@ class _Planner:
         self._stop_if_wrong()
         for node in nodes:
             if node.cls.needs_rig and top.get("rig") is None:
-                self._wrong(
-                    ("nodes", node.base),
-                    f"node {node.base!r} ({node.use}) needs a calibration, but the studio has no rig",
-                    "add rig: FILE (docs/rig.md)",
-                )
+                what = f"node {node.base!r} ({node.use}) needs a calibration, but the studio has no rig"
+                self._wrong(("nodes", node.base), what, "add rig: FILE (docs/rig.md)")
         nodes = [self._wire(n, nodes, raw) for n in nodes]
         self._stop_if_wrong()
         nodes = self._order(nodes)
@@ -148,13 +150,14 @@ class _Planner:
         nodes = self._caps(nodes)
         budgets = tuple(self._budgets(top.get("budgets") or {}, raw))
         metrics = telemetry(top.get("metrics"), self._wrong)
+        chaos = entries(top.get("chaos"), nodes, self._wrong)
         cameras = tuple(n.key or n.base for n in nodes if issubclass(n.cls, Source))
         if len(set(cameras)) < len(cameras):
             twice = sorted({c for c in cameras if cameras.count(c) > 1})
             self._wrong(("nodes",), f"camera {twice[0]!r} stands in two capture nodes", "camera names are unique in a studio")
         self._stop_if_wrong()
         digest = hashlib.sha256(json.dumps(top, sort_keys=True, default=str).encode()).hexdigest()
-        return Plan(self._file, studio, top.get("rig"), tuple(nodes), engines, budgets, metrics, cameras, digest)
+        return Plan(self._file, studio, top.get("rig"), tuple(nodes), engines, budgets, metrics, cameras, digest, chaos)
 
     # nodes and settings -------------------------------------------------------------------------------------------------
 
@@ -177,6 +180,7 @@ class _Planner:
         if not isinstance(process, str):
             self._wrong((*path, "process"), f"node {name!r}: process is {process!r}, want own or a name", "process: own")
         restart = self._restart(path, body)
+        wire = hosts.wire_format(body, ports(cls), path, self._wrong)
         shared = {k: v for k, v in body.items() if k not in RESERVED}
         each = body.get("each")
         if each is not None and (not isinstance(each, dict) or not each):
@@ -190,26 +194,12 @@ class _Planner:
             if each and not isinstance(own, dict):
                 first = msgspec.structs.fields(cls.Settings)[:1]
                 own = {first[0].encode_name: own} if first else {}
-            settings = self._settings(where, name, cls, {**shared, **(own or {})})
-            own_process = f"{name}/{key}".rstrip("/") if process == "own" else process
+            host = hosts.host(body, own, where, self._wrong)
+            settings = self._settings(where, name, cls, {**shared, **{k: v for k, v in (own or {}).items() if k != "host"}})
             full = f"{name}/{key}" if key else name
-            yield PlanNode(
-                full,
-                name,
-                key,
-                use,
-                cls,
-                settings,
-                ports(cls),
-                upstream[0],
-                upstream[1],
-                queue,
-                own_process,
-                restart,
-                self._file.place(path),
-                Caps(),
-                {},
-            )
+            placed = hosts.worker(process, full, host), host
+            node = (full, name, key, use, cls, settings, ports(cls), *upstream, queue)
+            yield PlanNode(*node, *placed, wire, restart, self._file.place(path), Caps(), {})
 
     def _queue(self, path: Where, body: dict[str, Any], cls: type[Node]) -> Queue:
         size, full = cls.default_queue

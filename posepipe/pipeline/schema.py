@@ -13,9 +13,11 @@ from typing import Any, get_args
 
 import msgspec
 
+from .chaos import KINDS
 from .graph import RESERVED, Registry
 from .links import Full
 from .node import Node, Port, Ports, Source, ports
+from .packet import Frame, FrameSet
 from .restart import Policy
 from .telemetry import Telemetry
 
@@ -46,6 +48,24 @@ _RESTART: Schema = {
                 "max": {"description": "Given up after so many deaths in the window (5).", "type": "integer", "minimum": 0},
                 "hang_s": {"description": "A call that lasts longer is a hang (10).", "type": "number", "exclusiveMinimum": 0},
                 "open_s": {"description": "An open that lasts longer is a hang (60).", "type": "number", "exclusiveMinimum": 0},
+            },
+        },
+    ],
+}
+_HOST: Schema = {
+    "description": "Another machine of the cluster: a Ray resource label, or a node's name or address. Default: where posepipe run is typed.",
+    "anyOf": [{"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.:-]*$"}, _VARIABLE],
+}
+_WIRE: Schema = {
+    "description": "How pictures travel to this node when they come from another host.",
+    "anyOf": [
+        {"enum": ["raw", "jpeg", "h264"]},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "codec": {"description": "raw: as they are.", "enum": ["raw", "jpeg", "h264"]},
+                "quality": {"description": "Of jpeg and h264 (80).", "type": "integer", "minimum": 1, "maximum": 100},
             },
         },
     ],
@@ -111,6 +131,11 @@ def schema(registry: Registry, *, engines: type[msgspec.Struct] | None = None) -
                 "additionalProperties": False,
             },
             "metrics": {**_struct(Telemetry, "metrics", defs), "description": "Where the studio is seen from outside.", "minProperties": 1},
+            "chaos": {
+                "description": "Harm that posepipe chaos does to the studio, and the recovery that is expected. posepipe run leaves it alone.",
+                "type": "array",
+                "items": {"anyOf": [_struct(cls, "chaos", defs) for cls in KINDS.values()]},
+            },
         },
         "$defs": defs,
     }
@@ -147,7 +172,7 @@ def _node(cls: type[Node], defs: Schema) -> Schema:
     settings = _struct(cls.Settings, cls.use, defs)
     fields, required = settings["properties"], settings["required"]
     takes = ports(cls)
-    entry: Schema = {"type": "object", "properties": fields, "additionalProperties": False}
+    entry: Schema = {"type": "object", "properties": {"host": _HOST, **fields}, "additionalProperties": False}
     first = next(iter(fields.values()), None)
     reserved: Schema = {
         "use": {"const": cls.use},
@@ -160,7 +185,9 @@ def _node(cls: type[Node], defs: Schema) -> Schema:
         "queue": {**_QUEUE, "description": f"What may wait for this node. Default {_queue(cls)}."},
         "process": {"type": "string", "description": f"Worker: own, or a name that several nodes share. Default {_place(cls)}."},
     }
-    reserved["restart"] = _RESTART
+    reserved |= {"restart": _RESTART, "host": _HOST}
+    if any(p.type in (Frame, FrameSet) for p in takes.inputs):
+        reserved["wire"] = _WIRE
     if takes.inputs:
         reserved["from"] = _links(takes.inputs, needed=True)
     if takes.feedback:
