@@ -1,7 +1,8 @@
 """The letter box of a worker process: everything that other processes of the studio send it arrives on one ZeroMQ socket.
 
 A message is [head, payload...]. head: the studio's secret (8 bytes, made for each run, so that nobody else on the machine or
-the network can speak up by accident), what it is (1 byte) and the number of the wire it belongs to (2 bytes).
+the network can speak up by accident), what it is (1 byte), the number of the wire it belongs to (2 bytes) and the CRC-32 of these:
+no damage turns a packet into the end of a link.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import os
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +23,8 @@ from .far import Far, FarSocket, Peer
 
 DATA, END, TAKEN, AGAIN = range(4)
 SECRET_BYTES = 8
-_HEAD = struct.Struct(f"<{SECRET_BYTES}sBH")
+_HEAD = struct.Struct(f"<{SECRET_BYTES}sBHI")
+_CHECKSUM_BYTES = 4
 _AT_ONCE = 256
 _LINGER_MS = 500
 
@@ -38,7 +41,8 @@ class Post:
         self.far: Far | None = None
 
     def head(self, kind: int, wire: int) -> bytes:
-        return _HEAD.pack(self.secret, kind, wire)
+        said = _HEAD.pack(self.secret, kind, wire, 0)[:-_CHECKSUM_BYTES]
+        return said + zlib.crc32(said).to_bytes(_CHECKSUM_BYTES, "little")
 
     def to(self, worker: str) -> zmq.Socket[bytes]:
         """A socket that writes to a worker; it belongs to one thread. Nothing waits in it for a worker that is not there."""
@@ -128,8 +132,9 @@ class Inbox:
                 return
             handler = None
             if len(head.buffer) == _HEAD.size:
-                secret, kind, wire = _HEAD.unpack(head.buffer)
-                handler = self.on.get(wire) if secret == self._secret else None
+                secret, kind, wire, checksum = _HEAD.unpack(head.buffer)
+                if secret == self._secret and checksum == zlib.crc32(head.buffer[:-_CHECKSUM_BYTES]):
+                    handler = self.on.get(wire)
             if handler is None or not handler(kind, payload):
                 self.foreign += 1
 

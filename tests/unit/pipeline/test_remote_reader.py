@@ -11,7 +11,6 @@ import pytest
 from memory_nodes import Harness
 from remote_kit import (
     APART,
-    SECRET,
     PaperInbox,
     PaperPost,
     a_plan,
@@ -60,7 +59,7 @@ class Reader:
     def said(self) -> list[int]:
         """Numbers that the writer was told are taken."""
         self.inbox.handle()
-        assert all(head == SECRET + bytes((TAKEN, self.wire.number, 0)) for head, _ in self.back.sent)
+        assert all(head == self.post.head(TAKEN, self.wire.number) for head, _ in self.back.sent)
         return [int.from_bytes(number, "little") for _, number in self.back.sent]
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from memory_nodes import Harness, Number
-from remote_kit import APART, SECRET, PaperPost, a_plan, as_received, frame_packet, number_packet, pictures, wire
+from remote_kit import APART, PaperPost, a_plan, as_received, frame_packet, number_packet, pictures, wire
 from ring_kit import picture, same
 from runner_kit import until
 
@@ -66,14 +66,14 @@ def test_a_frame_leaves_as_a_header_and_its_pixels_stay_in_the_ring(harness: Har
     writer = Writer(a_plan(harness))
     assert writer.link.put(frame_packet(3), wait=True) is None
     ((head, header),) = writer.socket.sent
-    assert head == SECRET + bytes((DATA, 0, 0))
+    assert head == writer.post.head(DATA, 0)
     assert len(header) < 300
     packet, lost = resolve(Headers(Frame).decode(header, where="test"), writer.readers.readers)
     assert lost is None
     assert packet is not None
     assert same(packet.body, picture(3))
     writer.link.end()
-    assert writer.socket.sent[1:] == [[SECRET + bytes((END, 0, 0))]]
+    assert writer.socket.sent[1:] == [[writer.post.head(END, 0)]]
 
 
 @pytest.mark.parametrize("full", ["drop_oldest", "drop_newest"])
