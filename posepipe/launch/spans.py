@@ -6,7 +6,8 @@ OpenTelemetry (posepipe[otel]) is imported only here, and only when a studio ask
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from posepipe import __version__
@@ -14,8 +15,11 @@ from posepipe.pipeline.errors import GraphError
 from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.packet import Packet
 
+from . import logs
+
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 _TIMEOUT_S = 2
 
@@ -37,6 +41,37 @@ def _there(module: str) -> bool:
         return False
 
 
+class _Telling:
+    """An exporter that says once that its spans are not taken, and once that they are again. OpenTelemetry says it every few seconds."""
+
+    def __init__(self, exporter: SpanExporter, address: str) -> None:
+        self._exporter, self._address = exporter, address
+        self._refused = 0
+        log = logging.getLogger("opentelemetry")
+        if not log.isEnabledFor(logging.INFO):
+            log.setLevel(logging.CRITICAL)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result.name == "SUCCESS":
+            if self._refused:
+                logs.say(f"spans are taken again at {self._address}; {self._refused} were left out")
+            self._refused = 0
+        else:
+            if not self._refused:
+                text = f"spans are not taken at {self._address}; they are left out until they are, the studio goes on"
+                logs.say(text, level=logging.WARNING, prefix="posepipe: warning: ")
+            self._refused += len(spans)
+        return result
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        done: bool = self._exporter.force_flush(timeout_millis)
+        return done
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
 class SpanSender:
     """Sends on a thread of its own; when the collector is slow or away, spans are left out, and nothing waits.
 
@@ -55,7 +90,7 @@ class SpanSender:
             exporter = OTLPSpanExporter(endpoint=plan.metrics.otlp, timeout=_TIMEOUT_S)
         resource = Resource.create({"service.name": "posepipe", "service.version": __version__, "posepipe.studio": plan.studio})
         self._provider = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._provider.add_span_processor(BatchSpanProcessor(_Telling(exporter, plan.metrics.otlp)))
         self._tracer = self._provider.get_tracer("posepipe", __version__)
         self._sample = plan.metrics.sample
         self._due = 0.0

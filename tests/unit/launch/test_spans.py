@@ -60,6 +60,24 @@ def test_every_so_manieth_is_sent(tmp_path: Path, sample: float, instants: int) 
     assert len({span.context.trace_id for span in got}) * 3 == len(got)  # type: ignore[attr-defined]
 
 
+def test_a_collector_that_is_away_is_told_once_and_so_is_its_return(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export = pytest.importorskip("opentelemetry.sdk.trace.export", reason="needs OpenTelemetry: pip install 'posepipe[otel]'")
+    answers = iter([False, False, True, True])
+
+    class Moody(export.SpanExporter):  # type: ignore[misc, name-defined]
+        def export(self, spans: object) -> object:
+            return export.SpanExportResult.SUCCESS if next(answers) else export.SpanExportResult.FAILURE
+
+    plan = wants(tmp_path)
+    telling = spans._Telling(Moody(), plan.metrics.otlp)
+    for _ in range(4):
+        telling.export([None, None, None])  # type: ignore[list-item]
+    assert capsys.readouterr().err.splitlines() == [
+        "posepipe: warning: spans are not taken at http://127.0.0.1:4318/v1/traces; they are left out until they are, the studio goes on",
+        "posepipe: spans are taken again at http://127.0.0.1:4318/v1/traces; 6 were left out",
+    ]
+
+
 def test_refused_before_the_start_when_it_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(GraphError) as caught:
