@@ -170,7 +170,9 @@ def _line(t_s: F64, y_ms: F64, sd_ms: F64) -> F64:
     level = _median(flat)
     sd = np.fmax(_median(sd_ms), _SD_OF_MAD * _median(np.abs(flat - level[:, None])) * n / (n - 2))
     slope_sd = _SD_OF_MEDIAN * np.sqrt(2 / np.maximum(pairs, 1)) * sd / lag_s
-    slope_sd = np.where(_steps(t_s, y_ms), np.fmax(slope_sd, np.abs(slope) / _STEP_DRIFT_SD), slope_sd)
+    least_sd = np.abs(slope) / _STEP_DRIFT_SD
+    if (least_sd > slope_sd).any():
+        slope_sd = np.where(_steps(t_s, y_ms), np.fmax(slope_sd, least_sd), slope_sd)
     offset = _median(flat[:, -RECENT_BLOCKS:])
     recent = np.minimum(n, RECENT_BLOCKS)
     lag_s = -t_s[-RECENT_BLOCKS:].mean()
@@ -202,11 +204,11 @@ def _steps(t_s: F64, y_ms: F64) -> NDArray[np.bool_]:
 
 def _polish(rows: F64) -> tuple[F64, F64]:
     """Offset of every camera [C] over the instants [N,C], up to a constant, and its sd; nan for one that was hardly there."""
+    count = np.count_nonzero(~np.isnan(rows), axis=0)
     offset = _median(rows.T)
-    for _ in range(2):
+    for _ in range(1 if count.min() == len(rows) else 2):  # what is missing moves the first medians
         instant = _centre(rows - offset)[:, None]
         offset = _median((rows - instant).T)
-    count = np.count_nonzero(~np.isnan(rows), axis=0)
     spread = _SD_OF_MAD * _median(np.abs(rows - instant - offset).T)
     offset[count < _BLOCK_FRAMES] = np.nan
     return offset, _SD_OF_MEDIAN * spread / np.sqrt(np.maximum(count, 1))

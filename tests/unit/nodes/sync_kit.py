@@ -67,7 +67,7 @@ class Watch:
         return self.estimator.certificate
 
 
-def against_median(true: Floats, told: Floats) -> Floats:
-    """What a certificate has to say: the truth against the median of the cameras that it knows something of."""
-    against: Floats = true - np.median(true[~np.isnan(told)])
+def against_median(true: Floats, told: Floats | None = None) -> Floats:
+    """The truth as a certificate has to tell it; told: what it tells of, when some cameras have not been there for long enough."""
+    against: Floats = true - np.median(true if told is None else true[~np.isnan(told)])
     return against
