@@ -5,21 +5,23 @@ Pixel centres are at integer coordinates, in the frame and in the crop: a crop o
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from ..pipeline.errors import EngineError
 from ..pipeline.packet import Frame
+from .crop_kernel import cut
 
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
-# The planes are halved (2x2 means) while the crop would still skip more than this many of their pixels at a step.
-_KEEP = 1.6
+# BT.601: black luma and chroma; gain of luma; V in red; U and V in green; U in blue.
+_VIDEO = np.array([16, 128, 255 / 219, 1.402 * 255 / 224, -0.344136 * 255 / 224, -0.714136 * 255 / 224, 1.772 * 255 / 224])
+_FULL = np.array([0, 128, 1.0, 1.402, -0.344136, -0.714136, 1.772])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,54 +68,29 @@ def crop_rgb(frame: Frame, frame_from_crop: F64, out: U8) -> None:
     """Cut one crop into `out` uint8 [H,W,3] RGB (H and W even); what lies outside the frame is black.
 
     frame_from_crop [2,3]: as of `image_from_crop`. Colours are BT.601, which the networks do not mind for BT.709 pictures.
+    Antialiasing: means of k x k pixels, k the power of two that leaves a step of 0.8 to 1.6 of them, then bilinear; chroma at half size.
+    Raises EngineError for a map that is not of finite numbers.
     """
-    height, width = out.shape[:2]
-    black = 0 if frame.full_range else 16
-    # A chroma pixel j lies over luma pixels 2j and 2j + 1, in the crop as in the frame.
-    chroma_from_chroma = frame_from_crop.copy()
-    chroma_from_chroma[:, 2] = (frame_from_crop @ np.array([0.5, 0.5, 1.0]) - 0.5) / 2
-    stacked = np.empty((height * 3 // 2, width), np.uint8)
-    _sample(frame.planes[0], frame_from_crop, black, stacked[:height])
-    for channel, out_chroma in enumerate(stacked[height:].reshape(2, height // 2, width // 2)):
-        if frame.format == "nv12":
-            _sample(frame.planes[1], chroma_from_chroma, 128, out_chroma, channel=channel)
-        else:
-            _sample(frame.planes[1 + channel], chroma_from_chroma, 128, out_chroma)
-    if frame.full_range:
-        # OpenCV's 4:2:0 conversion knows only video range; this costs half a grey level.
-        cv2.convertScaleAbs(stacked[:height], dst=stacked[:height], alpha=219 / 255, beta=16)
-        cv2.convertScaleAbs(stacked[height:], dst=stacked[height:], alpha=224 / 255, beta=128 * (1 - 224 / 255))
-    cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420, dst=out)
+    colours = _FULL if frame.full_range else _VIDEO
+    y, luma = _flat(frame.planes[0])
+    u, chroma = _flat(frame.planes[1])
+    v = u[1:] if frame.format == "nv12" else _flat(frame.planes[2])[0]
+    if not cut(y, u, v, luma, chroma, np.ascontiguousarray(frame_from_crop, np.float64), colours, out):
+        hint = "cut only the regions that are `there`"
+        raise EngineError(f"a crop cannot be cut by the map {np.asarray(frame_from_crop).tolist()}", where=frame.camera, hint=hint)
 
 
-def _sample(plane: U8, plane_from_out: F64, border: int, out: U8, *, channel: int | None = None) -> None:
-    """Resample the part of a plane (or of one of its channels) that `out` sees, halved first as often as needed against aliasing."""
-    height, width = out.shape[:2]
-    step = math.sqrt(abs(float(np.linalg.det(plane_from_out[:, :2]))))
-    halvings = max(0, math.ceil(math.log2(step / _KEEP)))
-    by = 2**halvings
-    corners = plane_from_out @ np.array([[-1.0, width, -1.0, width], [-1.0, -1.0, height, height], [1.0, 1.0, 1.0, 1.0]])
-    low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1)) + 1
-    (x0, x1), (y0, y1) = (_span(int(a), int(b), n, by) for a, b, n in zip(low, high, plane.shape[1::-1], strict=True))
-    if x1 <= x0 or y1 <= y0:
-        out[...] = border
-        return
-    part = plane[y0:y1, x0:x1]
-    if channel is not None:
-        part = cv2.extractChannel(part, channel)  # halving two interleaved channels would miss OpenCV's fast path
-    for _ in range(halvings):
-        part = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    matrix = plane_from_out / by
-    matrix[:, 2] -= (np.array([x0, y0]) + (by - 1) / 2) / by
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    cv2.warpAffine(part, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+def warm_up() -> None:
+    """Compile what cuts crops, or load what was compiled before: the first crop then takes no longer than the others."""
+    grey = np.full((2, 2), 128, np.uint8)
+    crop_rgb(Frame("", 0, 0, "i420", 2, 2, (grey, grey[:1, :1], grey[:1, :1])), np.eye(2, 3), np.empty((2, 2, 3), np.uint8))
 
 
-def _span(low: int, high: int, n: int, by: int) -> tuple[int, int]:
-    """Pixels low to high of n, in whole groups of `by`: even sizes take OpenCV's fast path, which is ten times faster.
-
-    At the end of the plane that gives up less than one group.
-    """
-    low = max(low, 0)
-    groups = min(-(-(high - low) // by), (n - low) // by)
-    return low, low + groups * by
+def _flat(plane: U8) -> tuple[U8, tuple[int, int, int, int]]:
+    """The bytes of a plane in one line; its height and width, and bytes from row to row and from pixel to pixel."""
+    height, width = plane.shape[:2]
+    step = 1 if plane.ndim == 2 else plane.shape[2]
+    if plane.strides[-1] != 1 or plane.strides[1] != step or plane.strides[0] < width * step:
+        plane = np.ascontiguousarray(plane)
+    stride = plane.strides[0]
+    return as_strided(plane, ((height - 1) * stride + width * step,), (1,), writeable=False), (height, width, stride, step)

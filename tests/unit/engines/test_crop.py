@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from posepipe.engines.crop import Rois, crop_rgb, image_from_crop, to_image
+from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.packet import Frame
 
 W, H = 960, 720
@@ -145,3 +146,86 @@ def test_regions_know_which_are_there() -> None:
     assert r.there.tolist() == [True, False, False, False]
     assert len(r) == 4
     assert not Rois.none(3).there.any()
+
+
+def supersampled(f: Frame, m: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """[size,size,3] in floating point: every pixel the mean of 8 x 8 bilinear looks at the planes."""
+    s = 8
+    black = 0.0 if f.full_range else 16.0
+    u, v = (f.planes[1][..., 0], f.planes[1][..., 1]) if f.format == "nv12" else (f.planes[1], f.planes[2])
+    in_chroma = np.column_stack([m[:, :2] / 2, (m[:, 2] - 0.5) / 2])
+
+    def look(plane: NDArray[Any], to_plane: NDArray[np.float64], border: float) -> NDArray[np.float64]:
+        at = (np.arange(size * s) + 0.5) / s - 0.5
+        spots = np.stack(np.meshgrid(at, at), -1)
+        xy = (spots @ to_plane[:, :2].T + to_plane[:, 2]).astype(np.float32)
+        framed = np.pad(plane.astype(np.float32), 1, constant_values=border)
+        seen = cv2.remap(framed, xy[..., 0] + 1, xy[..., 1] + 1, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+        return seen.reshape(size, s, size, s).mean(axis=(1, 3)).astype(float)
+
+    luma, chroma = (1.0, 1.0) if f.full_range else (255 / 219, 255 / 224)
+    y = (look(f.planes[0], m, black) - black) * luma
+    du, dv = ((look(p, in_chroma, 128.0) - 128) * chroma for p in (u, v))
+    return np.clip(np.stack([y + 1.402 * dv, y - 0.344136 * du - 0.714136 * dv, y + 1.772 * du], -1), 0, 255)
+
+
+def scenery(seed: int) -> tuple[NDArray[np.uint8], ...]:
+    """Planes with detail at all sizes, as pictures have it."""
+    rng = np.random.default_rng(seed)
+
+    def plane(h: int, w: int) -> NDArray[np.uint8]:
+        layers = [cv2.resize(rng.normal(0, 2.5 * n**0.5, (h // n + 1, w // n + 1)), (w, h)) for n in (2, 4, 12, 40, 120)]
+        return np.clip(128 + np.sum(layers, axis=0), 16, 235).astype(np.uint8)
+
+    return plane(H, W), plane(H // 2, W // 2), plane(H // 2, W // 2)
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("form", ["i420", "nv12"])
+@pytest.mark.parametrize(("side", "angle"), [(60, 0.4), (300, -0.3), (520, 1.2), (700, 3.0), (1100, 0.0), (1100, 0.7), (1700, -2.0)])
+def test_a_crop_is_near_one_of_many_samples_a_pixel(side: float, angle: float, form: Any, full_range: bool) -> None:
+    f = frame(*scenery(4), form=form, full_range=full_range)
+    r = roi(500, 330, side, angle)
+    error = cut(f, r) - supersampled(f, image_from_crop(r, size=256)[0], 256)
+    inside = np.abs(error[8:-8, 8:-8])
+    assert abs(error[8:-8, 8:-8].mean()) < 0.3
+    assert inside.mean() < 2.6
+
+
+@given(
+    side=st.floats(1, 9000),
+    angle=st.floats(-7, 7),
+    at=st.tuples(st.floats(-0.7, 1.7), st.floats(-0.7, 1.7)),
+    form=st.sampled_from(["i420", "nv12"]),
+    size=st.sampled_from([2, 64, 224]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_plain_wall_is_plain_and_nothing_else_is_seen(side: float, angle: float, at: Any, form: Any, size: int) -> None:
+    """Wherever the crop lies: the wall, black, or between them; never the padding and never memory that was not filled."""
+    f = frame(np.full((90, 120), 126, np.uint8), form=form)
+    r = roi(at[0] * 120, at[1] * 90, side, angle)
+    out = cut(f, r, size).astype(int)
+    assert np.ptp(out, axis=2).max() <= 1
+    assert out.max() <= 129
+    m = image_from_crop(r, size=size)[0]
+    rows, columns = np.mgrid[:size, :size]
+    x, y = (m[i, 0] * columns + m[i, 1] * rows + m[i, 2] for i in range(2))
+    reach = 16 + 2 * side / size
+    well_inside = (x > reach) & (x < 119 - reach) & (y > reach) & (y < 89 - reach)
+    far_away = (x < -reach) | (x > 119 + reach) | (y < -reach) | (y > 89 + reach)
+    assert (out[well_inside] == 128).all()
+    assert (out[far_away] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["i420", "nv12"])
+def test_planes_that_run_backwards_are_cut_as_they_are_seen(form: Any) -> None:
+    plain = frame(*scenery(5), form=form)
+    turned = Frame("cam", 0, 0, plain.format, W, H, tuple(np.ascontiguousarray(p)[:, ::-1] for p in plain.planes))
+    straight = Frame("cam", 0, 0, plain.format, W, H, tuple(np.ascontiguousarray(p[:, ::-1]) for p in plain.planes))
+    np.testing.assert_array_equal(cut(turned, roi(300, 300, 500, 0.3)), cut(straight, roi(300, 300, 500, 0.3)))
+
+
+@pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf, 1e30, -1e12])
+def test_a_region_that_is_nowhere_is_refused(x: float) -> None:
+    with pytest.raises(EngineError, match=r"^cam: a crop cannot be cut by the map .*\n  -> cut only the regions that are `there`"):
+        cut(frame(np.full((H, W), 100, np.uint8)), roi(x, 0, 100))

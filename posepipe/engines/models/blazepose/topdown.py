@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ....pipeline.errors import EngineError
 from ....pipeline.packet import Frame
 from ....pipeline.skeleton import BLAZEPOSE33, Skeleton
-from ...crop import Rois, crop_rgb, image_from_crop, to_image
+from ...crop import Rois, crop_rgb, image_from_crop, to_image, warm_up
 from ...engine import EngineOptions
 from .decode import JOINTS, decode_heatmaps
 from .detector import SIZE_PX, Detection, decode_detections
@@ -28,13 +28,14 @@ class TopDown:
     """
 
     def __init__(self, name: str, options: EngineOptions, *, batch: int = 4) -> None:
-        """Open a network by the name of its card (`blazepose.full`, or `stub`) and run it once for every batch size up to `batch`.
+        """Open a network by the name of its card (`blazepose.lite`, `.full`, `.heavy`, or `stub`) and run it once for every batch size up to `batch`.
 
         Raises PullError when it was not fetched, EngineError when it cannot be run.
         """
         self.engine = open_landmarks(name, options)
         self.skeleton: Skeleton = BLAZEPOSE33
         self._crops = np.zeros((max(batch, 1), CROP_PX, CROP_PX, 3), np.uint8)
+        warm_up()
         for n in range(1, len(self._crops) + 1):
             decode_heatmaps(self.engine({"image": self._crops[:n]})["heatmaps"])
 
@@ -74,6 +75,7 @@ class PersonDetector:
         """
         self.engine = open_detector(name, options)
         self._pictures = np.zeros((max(batch, 1), SIZE_PX, SIZE_PX, 3), np.uint8)
+        warm_up()
         for n in range(1, len(self._pictures) + 1):
             out = self.engine({"image": self._pictures[:n]})
             decode_detections(out["scores"][0], out["boxes"][0])
