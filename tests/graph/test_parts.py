@@ -66,11 +66,12 @@ def test_a_full_queue_drops_by_its_policy(crew: Make, full: str, node: str) -> N
     kept = [seq for seq, _ in got]
     assert studio.dropped() == {(node, f"queue full ({full})"): 60 - len(kept)}
     assert kept == sorted(set(kept))
-    assert 3 <= len(kept) < 60
-    assert kept[0] == 0
+    assert 2 <= len(kept) < 60
     if full == "drop_oldest":
         assert kept[-2:] == [58, 59]
-    assert queue.high_water == 2
+    else:
+        assert kept[:2] == [0, 1]
+    assert queue.high_water <= 2
     assert (studio.ledger.published, studio.ledger.in_flight) == (len(kept), 0)
 
 
