@@ -37,6 +37,8 @@ class Books:
         self.subscribers: dict[str, int] = {}
         self.next_seq: dict[str, int] = {}
         """Camera -> the number behind the last frame that was captured."""
+        self.harmed: dict[int, int] = {}
+        """Number of a harm that is over -> how often it took effect."""
         self.ended: set[str] = set()
         """Nodes that will write no more."""
 

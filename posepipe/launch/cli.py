@@ -1,7 +1,7 @@
 """The command line: `posepipe run|check|graph|inspect|schema|bench|pull|doctor`.
 
 Exit codes: 0 done, 1 a fault while running, 2 refused before start (the message says where, what, what to do),
-3 a latency budget was missed, 130 stopped by Ctrl-C or SIGTERM.
+3 a latency budget was missed, 4 the recovery from harm was not the expected one, 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from posepipe.pipeline.telemetry import address
 
 from . import logs
 
-REFUSED, FAULT, OVER_BUDGET = 2, 1, 3
+REFUSED, FAULT, OVER_BUDGET, NOT_RECOVERED = 2, 1, 3, 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", dest="summary", type=Path, metavar="FILE", help="write the figures as JSON")
     bench.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome/Perfetto trace")
     bench.set_defaults(command=_bench)
+
+    chaos = commands.add_parser(
+        "chaos",
+        help="harm a running studio, and judge how it recovers",
+        description="Run a studio, do the harm that its chaos: lists, and judge every entry. Exit 4: a recovery was not as expected.",
+    )
+    _studio_arguments(chaos)
+    chaos.add_argument("--seconds", type=_positive, metavar="N", help="how long (until the last entry is judged); recordings loop")
+    chaos.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts as JSON")
+    chaos.set_defaults(command=_chaos)
 
     check = commands.add_parser(
         "check", help="validate a studio file", description="Check a studio file, its calibration and its recordings without running."
@@ -211,6 +221,15 @@ def _bench(args: argparse.Namespace) -> int:
     if done.interrupted:
         return 130
     return 0 if done.within_budget else OVER_BUDGET
+
+
+def _chaos(args: argparse.Namespace) -> int:
+    from .chaos import chaos
+
+    passed, interrupted = chaos(args.studio, overrides=tuple(args.overrides), seconds=args.seconds, file=args.json)
+    if interrupted:
+        return 130
+    return 0 if passed else NOT_RECOVERED
 
 
 def _check(args: argparse.Namespace) -> int:

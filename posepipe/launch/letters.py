@@ -116,6 +116,13 @@ class Newest(Letter, frozen=True):
     text: str
 
 
+class Harmed(Letter, frozen=True):
+    """A `Harm` is over. times: how often it took effect."""
+
+    number: int
+    times: int
+
+
 class Done(Letter, frozen=True):
     """All nodes have ended and everything that is known has been said."""
 
@@ -162,7 +169,20 @@ class Echo(Letter, frozen=True):
     node: str
 
 
-Any_ = Opened | Fault | Ask | Have | Beat | Entries | Spans | Said | Newest | Done | Ring | Start | Stop | Gone | Ended | Echo
+class Harm(Letter, frozen=True):
+    """Do this to a node of yours (`pipeline.chaos`). by_ms: of a skew; share: of a loss or a damage."""
+
+    number: int
+    kind: str
+    node: str
+    for_s: float
+    by_ms: float
+    share: float
+
+
+Any_ = (
+    Opened | Fault | Ask | Have | Beat | Entries | Spans | Said | Newest | Done | Ring | Start | Stop | Gone | Ended | Echo | Harm | Harmed
+)
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda value: value.item())
 _decoder: msgspec.msgpack.Decoder[Letter] = msgspec.msgpack.Decoder(Any_)
 

@@ -9,7 +9,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -58,8 +59,12 @@ def run(
     trace: Path | None = None,
     metrics: str | None = None,
     bench: bool = False,
+    beside: Callable[[Supervisor], AbstractContextManager[object]] | None = None,
 ) -> Done:
-    """Run a studio to its end, to `seconds`, or to Ctrl-C / SIGTERM. PosepipeError for what is refused or goes wrong."""
+    """Run a studio to its end, to `seconds`, or to Ctrl-C / SIGTERM. PosepipeError for what is refused or goes wrong.
+
+    beside: entered when the studio is open, left after its end; only for live studios, where worker processes are.
+    """
     if offline and seconds is not None:
         raise GraphError(
             "--offline and --seconds exclude each other", where="posepipe run", hint="--offline plays each recording once, to its end"
@@ -71,7 +76,7 @@ def run(
     if subscribers > 0 and not any(n.cls.publishes for n in plan.nodes):
         raise GraphError("nothing publishes, so no subscriber can connect", where=f"{path}: --await-subscribers", hint="add a publish.zmq")
     for file in (summary, trace):
-        _writable(file)
+        writable(file)
     absent = studio.missing(plan)
     if absent:
         pull(absent)
@@ -100,6 +105,8 @@ def run(
             around.enter_context(contextlib.closing(Reception(runner)))
         preflight.check(plan, whole.rig, preflight.opened(runner), recorded=False)
         preflight.begin_rounds_together(runner)
+        if beside is not None and isinstance(runner, Supervisor):
+            around.enter_context(beside(runner))
         _await_subscribers(runner, subscribers, subscribers_within_s)
         machine = Machine()
         if not runner.stopping:
@@ -172,7 +179,7 @@ def _warn(text: str) -> None:
     logs.say(text, level=logging.WARNING, prefix="posepipe: warning: ")
 
 
-def _writable(file: Path | None) -> None:
+def writable(file: Path | None) -> None:
     """A summary that cannot be written is refused before the run, not after it."""
     if file is None:
         return

@@ -293,6 +293,8 @@ class Supervisor:
                     logging.getLogger(name).log(level, "%s", text)
                 else:
                     self.warn(text)
+            case letters.Harmed(number, times):
+                self.books.harmed[number] = times
             case letters.Newest(node):
                 self._newest[node] = letter
             case letters.Fault():

@@ -31,6 +31,7 @@ from posepipe.pipeline.stats import TraceLog
 from posepipe.pipeline.worker import Shared, Slot
 
 from . import letters, logs
+from .harm import Harming
 from .letters import Line
 
 _BEAT_S = 0.2
@@ -102,7 +103,8 @@ class Workshop:
         except PosepipeError as e:
             self._tell(letters.Fault.of(e))
             return
-        listening = threading.Thread(target=self._listen, args=(part, bridge), name="posepipe:listen", daemon=True)
+        harming = Harming(part.slots, bridge, inbox, self._tell)
+        listening = threading.Thread(target=self._listen, args=(part, bridge, harming), name="posepipe:listen", daemon=True)
         beating = threading.Thread(target=self._beat_on, args=(part, inbox), name="posepipe:beat", daemon=True)
         listening.start()
         beating.start()
@@ -154,7 +156,7 @@ class Workshop:
 
     # listening ----------------------------------------------------------------------------------------------------------------
 
-    def _listen(self, part: Part, bridge: Bridge) -> None:
+    def _listen(self, part: Part, bridge: Bridge, harming: Harming) -> None:
         """Everything the supervisor says. When it is gone, so is the studio: finish what can be finished, and go."""
         while (heard := self._line.receive()) is not None:
             letter, fds = heard
@@ -176,6 +178,8 @@ class Workshop:
                     bridge.writer_is_gone(node)
                 case letters.Echo(node):
                     self._tell(_newest(part.slots[node]))
+                case letters.Harm():
+                    harming.do(letter)
                 case _:
                     raise AssertionError(letter)
         self._shared.stop.set()

@@ -112,6 +112,7 @@ class Ledger(LedgerTap):
     _open: dict[FrameId, _Account] = field(default_factory=dict)
     _dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     _skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _lost_of: Counter[str] = field(default_factory=Counter)
     _ended: OrderedDict[FrameId, tuple[str, str] | None] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -147,6 +148,7 @@ class Ledger(LedgerTap):
     def _capture_lost(self, count: int, node: str, reason: str) -> None:
         self.captured += count
         self._dropped[node, reason] += count
+        self._lost_of[node] += count
 
     def _lost(self, frames: Sequence[FrameId], parts: Sequence[int], node: str, reason: str) -> None:
         self._skipped[node, reason] += 1
@@ -164,6 +166,7 @@ class Ledger(LedgerTap):
                 why = self._ended[frame]
                 if published and why is not None:  # it was late, not lost, or had got through the worker that was killed
                     self._dropped[why] -= 1
+                    self._lost_of[frame[0]] -= 1
                     self._ended[frame] = None
                     self.published += 1
                 continue
@@ -193,6 +196,12 @@ class Ledger(LedgerTap):
         """Packets that single links or nodes lost, also where another branch published the frames."""
         with self._lock:
             return [Drop(node, reason, n) for (node, reason), n in self._skipped.most_common()]
+
+    @property
+    def lost_of(self) -> dict[str, int]:
+        """Frames lost for good, by camera; those that never became a picture by the name of their source node."""
+        with self._lock:
+            return dict(self._lost_of)
 
     @property
     def balance(self) -> int:
@@ -225,6 +234,7 @@ class Ledger(LedgerTap):
             self.published += 1
         else:
             self._dropped[end] += 1
+            self._lost_of[frame[0]] += 1
 
     def _remember(self, frame: FrameId, end: tuple[str, str] | None) -> None:
         """A frame that is settled stays settled, whatever a duplicated message says later."""

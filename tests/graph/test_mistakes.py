@@ -56,7 +56,7 @@ MISTAKES = {
     ),
     "a key at the top that is like none": (
         ("engines: {", "zzz: {"),
-        "hall.yaml:17: unknown key 'zzz'\n  -> valid here: budgets, engines, metrics, nodes, rig, studio",
+        "hall.yaml:17: unknown key 'zzz'\n  -> valid here: budgets, chaos, engines, metrics, nodes, rig, studio",
     ),
     "unknown node type": (
         ("use: lift.algebraic", "use: lift.algebra"),
