@@ -86,7 +86,9 @@ def test_two_scrapes_agree_with_the_summary(hall: StudioFiles) -> None:
     studio = hall.start("--seconds", "6", "--metrics", "127.0.0.1:0", "--summary", "s.json")
     base = endpoint(studio)
     health = well(base)
-    first = scrape(base)
+    port = int(base.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)):  # one who connects and asks nothing holds up nobody
+        first = scrape(base)
     while passed(second := scrape(base, OPENMETRICS)) < passed(first) + 10:
         time.sleep(0.1)
     nowhere = get(f"{base}/")
