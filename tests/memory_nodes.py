@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from posepipe.pipeline.graph import Plan, load_plan
+from posepipe.pipeline.graph import Plan, Registry, load_plan
 from posepipe.pipeline.node import Caps, Context, FrameLost, Latest, Node, NodeSettings, Source
 from posepipe.pipeline.packet import Frame, FrameSet, Packet, Sync
 from posepipe.pipeline.runner import Runner
@@ -99,6 +99,8 @@ class Instants(Hooked):
         self.rows.setdefault(frame.seq, {})[frame.camera] = frame
         self.newest[frame.camera] = frame.seq
         self.most_waiting = max(self.most_waiting, len(self.rows))
+        if len(self.rows[frame.seq]) == 1:
+            self.ask(f"leave {self.ctx.name}", frame.seq)
         return self.leave()
 
     def on_end(self, source: str) -> list[FrameSet]:
@@ -192,6 +194,7 @@ class Harness:
 
     folder: Path
     warnings: list[str] = field(default_factory=list)
+    registry: Registry = field(default_factory=lambda: MEMORY)
 
     @property
     def hooks(self) -> dict[str, Callable[[Any], Any]]:
@@ -204,7 +207,7 @@ class Harness:
     def plan(self, nodes: str, top: str = "") -> Plan:
         file = self.folder / "hall.yaml"
         file.write_text(f"studio: hall\n{top}\nnodes:\n" + "".join(f"  {line.strip()}\n" for line in nodes.strip().splitlines()))
-        return load_plan(file, MEMORY)
+        return load_plan(file, self.registry)
 
     def runner(self, nodes: str, **options: Any) -> Runner:
         return Runner(self.plan(nodes), rig=None, resolve=Path, warn=self.warnings.append, **options)

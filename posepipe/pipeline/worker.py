@@ -108,6 +108,9 @@ class Slot:
         packet = link.get()
         t_in = self.shared.clock.now_ns()
         if self.plan.cls.fan_in:
+            if any(frame in self.held for frame in packet.frames):
+                self.shared.ledger.drop(replace(packet, shares=(0,) * len(packet.frames)), self.name, "came twice")
+                return
             for frame in packet.frames:
                 self.held[frame] = (packet, t_in)
             self._outputs(self._call(lambda: self._step({link.port: packet}), packet), packet, t_in)
@@ -201,8 +204,13 @@ class Slot:
                 self.shared.trace.add(Packet(packet.seq, packet.t_capture_ns, self.name, None, (*packet.trace, span), packet.frames))
 
     def _emit_joined(self, body: Any, t_out: int) -> None:
-        """A body made of several held inputs: the last to arrive is the critical path, the wait is counted from the first."""
-        parts = [self.held.pop(frame) for frame in body.frame_ids]
+        """A body made of several held inputs: the last to arrive is the critical path, the wait is counted from the first.
+
+        What is held no longer, for the node threw on it and kept it all the same, is accounted for already.
+        """
+        parts = [self.held.pop(frame) for frame in body.frame_ids if frame in self.held]
+        if not parts:
+            return
         last = max(parts, key=lambda part: part[1])[0]
         first_ns = min(t for _, t in parts)
         self.latency.add(t_out - first_ns)

@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 import zmq
-from memory_nodes import Harness, Hooked, Number, Sink
+from memory_nodes import MEMORY, Harness, Hooked, Number, Sink
 
+from posepipe.nodes.sync_instant import SyncInstant
 from posepipe.pipeline.inbox import Inbox, Post
 from posepipe.pipeline.ledger import Ledger, LedgerTap
 from posepipe.pipeline.packet import Frame, FrameSet
@@ -69,7 +70,7 @@ class Crew:
     """All parts of one studio, and what their supervisor keeps: the rings and the ledger, which hears news in another order."""
 
     def __init__(self, folder: Path, nodes: str, *, slots: int) -> None:
-        self.plan = Harness(folder).plan(nodes)
+        self.plan = Harness(folder, registry={**MEMORY, SyncInstant.use: SyncInstant}).plan(nodes)
         self.secret = b"\1\2\3\4\5\6\7\10"
         self._folder, self._slots = folder, slots
         self.ledger = Ledger(side_nodes=side_nodes(self.plan))

@@ -165,9 +165,10 @@ def test_damage_in_place_of_messages_costs_these_and_holds_nobody_up(crew: Make,
 
 
 @pytest.mark.parametrize("queue", [WIDE, LOSSLESS])
-@pytest.mark.parametrize("seed", range(4))
-def test_messages_that_come_twice_are_counted_once(crew: Make, seed: int, queue: str) -> None:
-    studio = crew(studio_of(queue), slots=200)
+@pytest.mark.parametrize("join", ["mem.instants", "sync.instant, wait_ms: 10000, window_ms: 0.5"])
+@pytest.mark.parametrize("seed", range(3))
+def test_messages_that_come_twice_are_counted_once(crew: Make, seed: int, join: str, queue: str) -> None:
+    studio = crew(studio_of(queue).replace("mem.instants", join), slots=200)
     got, damaged, foreign, _ = ran(studio, seed, lambda rng, message: [message] * rng.choice((0, 0, 1, 2)))
     assert set(got) == set(range(FRAMES))
     assert len(got) > FRAMES

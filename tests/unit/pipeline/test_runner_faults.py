@@ -113,3 +113,15 @@ def test_a_node_that_hangs_is_named(harness: Harness) -> None:
             runner.finish(timeout_s=0.1)
     finally:
         go_on.set()
+
+
+def test_a_join_that_throws_on_a_frame_and_keeps_it_all_the_same_stops_nothing(harness: Harness) -> None:
+    def instants(seq: int) -> None:
+        if seq == 4:
+            raise ZeroDivisionError("just once")
+
+    harness.hooks["leave instants"] = instants
+    runner = harness.run(LINE, offline=True)
+    assert dropped(runner) == {("instants", "error: ZeroDivisionError"): 1}
+    assert runner.shared.ledger.published == 23
+    assert [seq for seq, _ in got(runner)] == list(range(12))
