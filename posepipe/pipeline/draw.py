@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .graph import Plan, PlanNode
+from .packet import Frame, FrameSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,18 @@ class _Link:
 def _links(plan: Plan) -> Iterator[_Link]:
     for node in plan.nodes:
         types = {p.name: p.type.__name__ for p in (*node.ports.inputs, *node.ports.feedback)}
-        queue = f"{node.queue.size} {node.queue.full}"
         for port, writers in node.inputs.items():
             for writer in writers:
-                yield _Link(writer, node.name, port, types[port], queue)
+                yield _Link(writer, node.name, port, types[port], _queue(node, plan[writer]))
         for port, base in node.feedback.items():
             for writer in (n.name for n in plan.nodes if n.base == base):
                 yield _Link(writer, node.name, port, types[port], "")
+
+
+def _queue(node: PlanNode, writer: PlanNode) -> str:
+    """The policy of a link; between hosts also how its pictures travel."""
+    by_wire = (writer.host or node.host) and writer.ports.output in (Frame, FrameSet)
+    return f"{node.queue.size} {node.queue.full}" + (f", {node.wire.codec} over tcp" if by_wire else "")
 
 
 def _workers(plan: Plan) -> dict[str, list[PlanNode]]:
@@ -67,7 +73,7 @@ def text(plan: Plan) -> str:
         types = {p.name: p.type.__name__ for p in (*nodes[0].ports.inputs, *nodes[0].ports.feedback)}
         for port, writers in nodes[0].inputs.items():
             (base,) = {plan[w].base for w in writers}
-            lines.append(f"    <- {names[base]}: {types[port]}, queue {nodes[0].queue.size} {nodes[0].queue.full}")
+            lines.append(f"    <- {names[base]}: {types[port]}, queue {_queue(nodes[0], plan[writers[0]])}")
         for port, base in nodes[0].feedback.items():
             lines.append(f"    <- {names[base]}: {types[port]}, feedback: the newest")
     if plan.budgets:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args, get_origin
+from typing import Any, Protocol, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -25,7 +25,6 @@ from .errors import RunError
 from .ledger import shares
 from .packet import Frame, FrameId, FrameSet, Packet, Sync
 from .ring import SlotRef
-from .ringends import RingReader
 
 LINK_VERSION = 2
 _MAGIC = b"PPL"
@@ -52,6 +51,12 @@ class FrameSetRef:
     cameras: tuple[str, ...]
     frames: tuple[FrameRef, ...]
     sync: Sync
+
+
+class Reader(Protocol):
+    """Where pictures lie: a frame ring (`ringends.RingReader`), or the message itself (`carriage.Load`)."""
+
+    def frame(self, ref: SlotRef, *, camera: str, done: Callable[[], None] | None = None) -> Frame | None: ...
 
 
 class Headers:
@@ -106,7 +111,7 @@ class Headers:
 
 
 def resolve(
-    packet: Packet[Any], readers: Mapping[int, RingReader], *, done: Callable[[], None] | None = None
+    packet: Packet[Any], readers: Mapping[int, Reader], *, done: Callable[[], None] | None = None
 ) -> tuple[Packet[Any] | None, Packet[Any] | None]:
     """Put views into the slots in place of the references; what is left of the packet, and what of it had been overwritten by then.
 
@@ -143,7 +148,7 @@ def _part(packet: Packet[Any], of: Container[FrameId], *, within: bool) -> Packe
     return replace(packet, frames=tuple(f for f, _ in kept), shares=tuple(share for _, share in kept))
 
 
-def _look(ref: FrameRef, readers: Mapping[int, RingReader], done: Callable[[], None] | None) -> Frame | None:
+def _look(ref: FrameRef, readers: Mapping[int, Reader], done: Callable[[], None] | None) -> Frame | None:
     reader = readers.get(ref.slot.ring)
     frame = reader.frame(ref.slot, camera=ref.camera, done=done) if reader is not None else None
     if frame is None and done is not None:

@@ -54,10 +54,10 @@ class Post:
         socket.connect(self.address(worker))
         return socket
 
-    def to_far(self, worker: str) -> FarSocket:
+    def to_far(self, worker: str, *, most_waiting: int = 0) -> FarSocket:
         """The same for a worker of another host."""
         assert self.far is not None
-        return self.far.to(worker)
+        return self.far.to(worker, most_waiting=most_waiting)
 
     def close(self) -> None:
         if self.far is not None:
