@@ -134,7 +134,7 @@ class RemoteLink:
                 return packet
             sent, cargo = replace(packet, body=packed[0]), packed[1]
         elif self.wire.pixels:
-            body = self._pictures.in_slots(packet.body, pin=self._blocks)
+            body = self._in_slots(packet.body, wait=wait and self._blocks)
             if body is None:
                 self.why = "no free slot in the frame ring"
                 return packet
@@ -155,6 +155,15 @@ class RemoteLink:
         self.why = f"worker {self.wire.to_worker} is down{full}"
         return packet
 
+    def _in_slots(self, body: Any, *, wait: bool) -> Any:
+        """A ring may have fewer slots than its lossless links have places: who can wait, waits for one."""
+        there = self._pictures.in_slots(body, pin=self._blocks)
+        while there is None and wait and not self._stop.is_set():
+            with self._room:
+                self._room.wait(_LOOK_AGAIN_S)
+            there = self._pictures.in_slots(body, pin=self._blocks)
+        return there
+
     def _send(self, parts: list[Any]) -> bool:
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
@@ -166,9 +175,9 @@ class RemoteLink:
         """The reader has done with packet `number` (block)."""
         with self._room:
             packet = self._under_way.pop(number, None)
+            if packet is not None and self.wire.in_rings:
+                self._pictures.unpin(packet.body)
             self._room.notify_all()
-        if packet is not None and self.wire.in_rings:
-            self._pictures.unpin(packet.body)
         self.wake()
 
     def on_message(self, kind: int, payload: Sequence[zmq.Frame]) -> bool:

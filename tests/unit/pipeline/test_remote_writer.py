@@ -126,7 +126,7 @@ def test_the_pictures_of_a_lossless_link_stay_until_the_reader_has_done(harness:
     writer = Writer(a_plan(harness, size=9, full="block"), slots=3)
     for seq in range(3):
         assert writer.link.put(frame_packet(seq), wait=True) is None
-    lost = writer.link.put(frame_packet(3), wait=True)
+    lost = writer.link.put(frame_packet(3), wait=False)
     assert lost is not None
     assert (lost.seq, writer.link.why) == (3, "no free slot in the frame ring")
     for parts, seq in zip(writer.socket.sent, range(3), strict=True):
@@ -155,6 +155,26 @@ def test_a_source_waits_for_room_and_goes_on_when_there_is_some(harness: Harness
     thread.join(5)
     assert not thread.is_alive()
     assert len(writer.socket.sent) == 2
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_source_waits_for_a_slot_where_the_ring_is_smaller_than_the_queue(harness: Harness, stops: bool) -> None:
+    writer = Writer(a_plan(harness, size=9, full="block"), slots=2)
+    for seq in range(2):
+        writer.link.put(frame_packet(seq), wait=True)
+    lost: list[object] = []
+    thread = threading.Thread(target=lambda: lost.append(writer.link.put(frame_packet(2), wait=True)), daemon=True)
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    if stops:
+        writer.stop.set()
+        writer.link.stop()
+    else:
+        writer.link.on_message(TAKEN, as_received(writer.numbers()[:1]))
+    thread.join(5)
+    assert [packet is None for packet in lost] == [not stops]
+    assert len(writer.socket.sent) == (2 if stops else 3)
 
 
 @pytest.mark.parametrize("how", ["stop", "gone"])
