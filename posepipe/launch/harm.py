@@ -25,13 +25,21 @@ from posepipe.pipeline.worker import Slot
 from . import letters
 
 Tell = Callable[[letters.Harmed], object]
+Later = Callable[[float, Callable[[], object]], object]
+
+
+def later(after_s: float, what: Callable[[], object]) -> None:
+    """Do it then, on another thread; not at all when the process has ended."""
+    timer = threading.Timer(after_s, what)
+    timer.daemon = True
+    timer.start()
 
 
 class Harming:
-    """Does what a `letters.Harm` says; `tell` hears once it is over, with how often it took effect."""
+    """Does what a `letters.Harm` says; `tell` hears once it is over, with how often it took effect. later: see there."""
 
-    def __init__(self, slots: dict[str, Slot], bridge: Bridge, inbox: Inbox, tell: Tell) -> None:
-        self._slots, self._bridge, self._inbox, self._tell = slots, bridge, inbox, tell
+    def __init__(self, slots: dict[str, Slot], bridge: Bridge, inbox: Inbox, tell: Tell, later: Later = later) -> None:
+        self._slots, self._bridge, self._inbox, self._tell, self._later = slots, bridge, inbox, tell, later
 
     def do(self, harm: letters.Harm) -> None:
         """Begin it; returns at once."""
@@ -102,9 +110,7 @@ class Harming:
             with contextlib.suppress(OSError):  # the studio has ended meanwhile
                 self._tell(letters.Harmed(harm.number, times[0]))
 
-        timer = threading.Timer(harm.for_s, over)
-        timer.daemon = True
-        timer.start()
+        self._later(harm.for_s, over)
 
 
 def _with_a_wrong_bit(payload: Sequence[zmq.Frame]) -> list[zmq.Frame]:

@@ -326,3 +326,15 @@ def test_it_balances_while_threads_write() -> None:
         thread.join()
     assert set(balances) <= {0}
     assert (ledger.captured, ledger.published, ledger.in_flight) == (1600, 800, 0)
+
+
+def test_what_each_camera_lost_is_told() -> None:
+    ledger = Ledger()
+    for frame in (NORTH, ("north", 1), ("south", 0)):
+        ledger.capture(frame)
+    ledger.drop(way(NORTH, ("south", 0)), "heatmaps", "queue full (drop_oldest)")
+    ledger.consume(way(("north", 1)), published=True)
+    ledger.capture_lost(3, "capture/south", "corrupt frame")
+    assert ledger.lost_of == {"north": 1, "south": 1, "capture/south": 3}
+    ledger.consume(way(NORTH), published=True)
+    assert ledger.lost_of["north"] == 0, "it was late, not lost"
