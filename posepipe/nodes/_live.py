@@ -29,7 +29,7 @@ _LIVE_ONLY = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps", "tcp")
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 """Servers that serve many: a connection that asks for nothing does no harm there."""
 _OPEN_S = 4.0
-_LOOK_S = 1.0
+_CONNECT_S, _ANSWER_S = 1.0, 0.7
 _BACKLOG = 2000
 _EDGE_NS = 4_000_000
 
@@ -56,19 +56,43 @@ def is_live(uri: str) -> bool:
     return uri.startswith("/dev/") or urlsplit(uri).scheme in _LIVE_ONLY
 
 
-def reachable(uri: str) -> bool | None:
-    """Whether a device is plugged in, or somebody listens at the address; None where only opening tells."""
-    if uri.startswith("/dev/"):
-        return Path(uri).exists()
-    url = urlsplit(uri)
-    behind_proxy = url.scheme.startswith("http") and any(name.lower() in ("http_proxy", "https_proxy") for name in os.environ)
-    if url.scheme not in _PORTS or not url.hostname or behind_proxy:
-        return None
-    try:
-        socket.create_connection((url.hostname, url.port or _PORTS[url.scheme]), timeout=_LOOK_S).close()
-    except OSError:
-        return False
-    return True
+class Door:
+    """Where a camera comes from: is it open?"""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._url = uri, urlsplit(uri)
+        self._has_answered = False
+
+    def look(self) -> bool | None:
+        """Whether a device is plugged in, or somebody serves at the address; None where only opening tells.
+
+        An RTSP server has to answer: one that hangs still takes connections. That is held against those only that have answered
+        before, so that a server which does not like the question is not waited for in vain.
+        """
+        url = self._url
+        if self._uri.startswith("/dev/"):
+            return Path(self._uri).exists()
+        behind_proxy = url.scheme.startswith("http") and any(name.lower() in ("http_proxy", "https_proxy") for name in os.environ)
+        if url.scheme not in _PORTS or not url.hostname or behind_proxy:
+            return None
+        try:
+            with socket.create_connection((url.hostname, url.port or _PORTS[url.scheme]), timeout=_CONNECT_S) as connection:
+                if url.scheme != "rtsp" or self._answers(connection):
+                    return True
+        except OSError:
+            return False
+        return not self._has_answered
+
+    def _answers(self, connection: socket.socket) -> bool:
+        """RFC 2326, 10.1: OPTIONS may be asked at any time and changes nothing; any answer will do, also a refusal."""
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
+            answered = bool(connection.recv(1))
+        except OSError:
+            return False
+        self._has_answered |= answered
+        return answered
 
 
 def receive(uri: str, *, where: str, fps: float | None, options: dict[str, str], reception: Reception) -> LiveVideo:
@@ -154,18 +178,24 @@ class LiveVideo(Stream):
     def _next(self) -> Any:
         if self._end is not None:
             raise self._end
+        begin_ns = self._reception.now_ns()
         try:
             packet = next(self._packets)
         except StopIteration:
             raise self._gone("the stream has ended") from None
         except av.error.ExitError:
-            raise self._gone(f"nothing for {(self._reception.now_ns() - self._heard_ns) / 1e9:.1f} s") from None
+            raise self._silent() from None
         except (av.error.FFmpegError, OSError) as e:
             raise self._gone(f"the stream broke off: {getattr(e, 'strerror', None) or e}") from None
+        if self._reception.now_ns() - begin_ns >= self._reception.timeout_s * 1e9:
+            raise self._silent()  # FFmpeg's time-out pushes out the picture that it held back: nothing has come
         self._heard_ns = self._reception.now_ns()
         if packet.pts is not None:
             self._clock.arrived(self._ns(packet.pts), self._heard_ns, self._told_ns(packet))
         return packet
+
+    def _silent(self) -> SourceError:
+        return self._gone(f"nothing for {(self._reception.now_ns() - self._heard_ns) / 1e9:.1f} s")
 
     def _gone(self, what: str) -> SourceError:
         return SourceError(what, where=self._where, hint="is the camera on, and the network up?")

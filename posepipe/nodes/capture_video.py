@@ -12,7 +12,7 @@ from posepipe.pipeline.node import Context, FrameLost, NodeSettings, Source
 from posepipe.pipeline.packet import Frame
 
 from ._capture_time import CaptureClock
-from ._live import LiveVideo, Reception, Transport, is_live, reachable
+from ._live import Door, LiveVideo, Reception, Transport, is_live
 from ._stream import StreamInfo, shown
 from ._video import RecordedVideo, open_video
 
@@ -54,7 +54,7 @@ class CaptureVideo(Source):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._video: RecordedVideo | LiveVideo | None = None
-        self._live = is_live(settings.uri)
+        self._live, self._door = is_live(settings.uri), Door(settings.uri)
         self._clock = CaptureClock(sender=settings.clock == "auto")
         self._said: set[str] = set()
         self._newest_ns = 0
@@ -64,7 +64,7 @@ class CaptureVideo(Source):
         return self._live
 
     def reachable(self) -> bool | None:
-        return reachable(self.settings.uri)
+        return self._door.look()
 
     def open(self, ctx: Context) -> None:
         s = self.settings

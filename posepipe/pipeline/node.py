@@ -153,7 +153,7 @@ class Source(Node):
         return False
 
     def reachable(self) -> bool | None:
-        """While a live source is away: whether trying to open it makes sense, found out within a second and without opening it.
+        """While a live source is away: whether trying to open it makes sense, found out within two seconds and without opening it.
 
         None: nobody can tell.
         """

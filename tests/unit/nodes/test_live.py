@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from live_kit import Air, live, pictures
 from node_kit import MS, T0_NS, Studio
 
 from posepipe.nodes import _live, _stream, capture_video
-from posepipe.nodes._live import ffmpeg_options, is_live, reachable
+from posepipe.nodes._live import Door, ffmpeg_options, is_live
 from posepipe.nodes.capture_video import CaptureVideo
 from posepipe.pipeline.errors import GraphError, RigError, SourceError
 from posepipe.pipeline.node import FrameLost
@@ -113,6 +112,7 @@ def test_the_senders_time_is_read_on_the_studio_clock(stream: Path) -> None:
     [
         (None, "the stream has ended"),
         (silent(), "nothing for 2.0 s"),
+        (2.0, "nothing for 2.0 s"),
         (av.error.ConnectionResetError(104, "Connection reset by peer"), "the stream broke off: Connection reset by peer"),
         (OSError(19, "No such device"), "the stream broke off: No such device"),
     ],
@@ -234,8 +234,51 @@ def test_what_is_a_camera_and_comes_back(uri: str, comes_back: bool) -> None:
     assert CaptureVideo(CaptureVideo.Settings(uri=uri)).live is comes_back
 
 
+class Connection:
+    """A server's end: what it answers, None for nothing within the time."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer, self.heard = answer, b""
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def settimeout(self, seconds: float) -> None:
+        assert seconds < 1
+
+    def sendall(self, data: bytes) -> None:
+        self.heard += data
+
+    def recv(self, _size: int) -> bytes:
+        if self._answer is None:
+            raise TimeoutError
+        return self._answer
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the next connections meet: an error, a server, or (an address) one that answers if that is what was asked for."""
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    meets: list[Any] = []
+
+    def connect(address: tuple[str, int], timeout: float) -> Connection:
+        met = meets.pop(0)
+        if isinstance(met, OSError):
+            raise met
+        if isinstance(met, Connection):
+            return met
+        assert (address, timeout) == (met, 1.0)
+        return Connection(b"R")
+
+    monkeypatch.setattr(_live.socket, "create_connection", connect)
+    return meets
+
+
 @pytest.mark.parametrize(
-    ("uri", "asked"),
+    ("uri", "address"),
     [
         ("rtsp://10.0.0.7/a", ("10.0.0.7", 554)),
         ("rtsps://user:pw@[fe80::1]/a", ("fe80::1", 322)),
@@ -243,35 +286,40 @@ def test_what_is_a_camera_and_comes_back(uri: str, comes_back: bool) -> None:
         ("http://camera/a.mjpg", ("camera", 80)),
     ],
 )
-def test_a_server_is_reachable_when_somebody_listens(monkeypatch: pytest.MonkeyPatch, uri: str, asked: tuple[str, int]) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    calls = []
+def test_a_door_is_open_when_somebody_serves_there(servers: list[Any], uri: str, address: tuple[str, int]) -> None:
+    servers += [address, ConnectionRefusedError(), TimeoutError(), address]
+    door = Door(uri)
+    assert [door.look() for _ in range(4)] == [True, False, False, True]
 
-    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
-        calls.append((address, timeout))
-        if len(calls) > 1:
-            raise ConnectionRefusedError
-        return socket.socket()
 
-    monkeypatch.setattr(_live.socket, "create_connection", connect)
-    assert (reachable(uri), reachable(uri)) == (True, False)
-    assert calls == [(asked, 1.0)] * 2
+def test_an_rtsp_server_that_hangs_is_as_good_as_none_if_it_ever_answered(servers: list[Any]) -> None:
+    hung, polite = Connection(None), Connection(b"RTSP/1.0 401 Unauthorized")
+    servers += [hung, polite, hung, Connection(b""), polite]
+    door = Door("rtsp://camera/1")
+    assert [door.look() for _ in range(5)] == [True, True, False, False, True]
+    assert polite.heard.startswith(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
+
+
+def test_only_rtsp_servers_are_asked(servers: list[Any]) -> None:
+    quiet = Connection(None)
+    servers += [quiet]
+    assert Door("http://camera/a.mjpg").look() is True
+    assert quiet.heard == b""
 
 
 @pytest.mark.parametrize("uri", ["udp://239.0.0.1:5000", "tcp://camera:5000", "srt://camera:9000"])
 def test_where_asking_would_disturb_or_say_nothing_nobody_asks(uri: str) -> None:
-    assert reachable(uri) is None
+    assert Door(uri).look() is None
 
 
 def test_behind_a_proxy_the_server_itself_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
-    assert reachable("http://camera/a.mjpg") is None
+    assert Door("http://camera/a.mjpg").look() is None
 
 
 def test_a_device_is_there_when_it_is_plugged_in() -> None:
-    assert reachable("/dev/null") is True
-    assert reachable("/dev/no-such-camera") is False
+    assert Door("/dev/null").look() is True
+    assert Door("/dev/no-such-camera").look() is False
 
 
 def test_what_ffmpeg_is_told() -> None:
