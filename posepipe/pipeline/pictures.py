@@ -29,14 +29,15 @@ class Pictures:
         self._rings: dict[str, FrameRing] = {}
         self._came = threading.Condition()
 
-    def give(self, camera: str, ring: FrameRing, *, writes: bool) -> None:
-        """A ring that came from the supervisor; an earlier one of that camera is replaced."""
+    def give(self, camera: str, ring: FrameRing, *, writes: bool, replaces: int = 0) -> None:
+        """A ring that came from the supervisor. replaces: the id of one that is read no longer."""
         with self._came:
             if writes:
                 self._writers[camera] = RingWriter(ring)
                 self._rings[camera] = ring
             else:
                 self.readers[ring.id] = RingReader(ring)
+                self.readers.pop(replaces, None)
             self._came.notify_all()
         ring.close()  # both ends keep what they mapped
 

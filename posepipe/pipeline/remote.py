@@ -33,6 +33,7 @@ from .worker import Cell, Slot
 
 _LOOK_AGAIN_S = 0.25
 _END_WITHIN_S = 1.0
+_NUMBER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class RemoteLink:
             sent = packet = replace(packet, body=body)
         parts = [self._head, self._codec.encode(sent)]
         if self._blocks:
-            parts.append(self._sent.to_bytes(8, "little"))
+            parts.append(self._sent.to_bytes(_NUMBER_BYTES, "little"))
             with self._room:
                 self._under_way[self._sent] = packet
             self._sent += 1
@@ -250,18 +251,19 @@ class Arrivals:
         own = 2 if self._blocks else 1
         if kind != DATA or len(payload) < own or (len(payload) > own and self._unloading is None):
             return False
+        if self._blocks and len(payload[1].buffer) != _NUMBER_BYTES:
+            return False
         number = payload[1].bytes if self._blocks else b""
         try:
             packet = self._codec.decode(payload[0].buffer, where=self.wire.where)
             load = self._unloading.unpack([p.buffer for p in payload[own:]], where=self.wire.where) if self._unloading is not None else None
+            self._arrived(packet, number, load)
         except RunError as e:
             self.damaged += 1
             if self.damaged == 1:
                 self._warn(f"{e.where}: {e.what}; dropped, and counted from now on without a message")
             if self._blocks:
                 self._done(number)
-            return True
-        self._arrived(packet, number, load)
         return True
 
     def _arrived(self, packet: Packet[Any], number: bytes, load: Load | None) -> None:
