@@ -13,6 +13,7 @@ from posepipe.calib.project import project
 from posepipe.calib.rig import Rig
 from posepipe.engines.crop import Rois
 from posepipe.engines.engine import EngineOptions
+from posepipe.engines.models.blazepose.networks import SIZES
 from posepipe.engines.models.blazepose.regions import rois_from_detections, rois_from_joints
 from posepipe.engines.models.blazepose.topdown import PersonDetector, TopDown
 from posepipe.pipeline.errors import GraphError, RigError, did_you_mean
@@ -20,7 +21,7 @@ from posepipe.pipeline.node import Caps, Context, Latest, Node, NodeSettings
 from posepipe.pipeline.packet import F64, FrameSet, Packet, Poses, ViewPoses, readonly
 from posepipe.pipeline.skeleton import BLAZEPOSE33
 
-_ENGINES = {"blazepose.full": "blazepose.detector", "stub": "stub"}
+_ENGINES = {**dict.fromkeys(SIZES, "blazepose.detector"), "stub": "stub"}
 _FOLLOW_NS = 300_000_000  # a skeleton older than this says nothing about where the person is now
 _MISSES = 3
 _AROUND = 1.3
@@ -40,7 +41,9 @@ class HeatmapTopdown(Node):
     default_queue = (1, "drop_oldest")  # an instant that waits makes the next one wait: a stale one is worth less than a resynced studio
 
     class Settings(NodeSettings, frozen=True):
-        engine: Annotated[str, Meta(description="heatmap network: blazepose.full, or stub")] = "blazepose.full"
+        engine: Annotated[str, Meta(description="heatmap network: blazepose.lite, blazepose.full, blazepose.heavy, or stub")] = (
+            "blazepose.full"
+        )
         max_people: Annotated[int, Meta(description="people followed at once (1 in this release)", ge=1, le=1)] = 1
         detect_every: Annotated[int, Meta(description="instants between two looks of the person detector at one view", ge=1)] = 15
         min_joints: Annotated[int, Meta(description="a view is cut when this many body joints are expected inside it", ge=1, le=12)] = 4

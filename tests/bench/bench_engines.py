@@ -2,7 +2,8 @@
 
     python tests/bench/bench_engines.py [--threads 1 2] [--seconds 1.0]
 
-Median wall time and processor time of one call, in ms. Needs `posepipe pull blazepose.full blazepose.detector`.
+Median wall time and processor time of one call, in ms. Needs `posepipe pull` of
+blazepose.lite, blazepose.full, blazepose.heavy and blazepose.detector; those that are not here are left out.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from posepipe.engines.crop import Rois, crop_rgb, image_from_crop
 from posepipe.engines.engine import EngineOptions, open_engine, runtimes
 from posepipe.engines.models.blazepose.decode import decode_heatmaps
 from posepipe.engines.models.blazepose.detector import decode_detections
-from posepipe.engines.models.blazepose.networks import ALL_HEADS, DETECTOR, HEATMAPS, LANDMARKS, PEOPLE, onnx_path, stub_heatmaps
+from posepipe.engines.models.blazepose.networks import ALL_HEADS, DETECTOR, HEATMAPS, LANDMARKS, PEOPLE, SIZES, onnx_path, stub_heatmaps
 from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.packet import Frame
 
 CELLS = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
-NETWORKS = ((LANDMARKS, HEATMAPS, 256), (LANDMARKS, ALL_HEADS, 256), (DETECTOR, PEOPLE, 224))
+NETWORKS = (*((size, HEATMAPS, 256) for size in SIZES), (LANDMARKS, ALL_HEADS, 256), (DETECTOR, PEOPLE, 224))
 
 
 def cost_ms(call: Callable[[], object], seconds: float) -> tuple[float, float]:
@@ -48,6 +49,9 @@ def networks(threads: list[int], seconds: float) -> Table:
     usable = {r.name for r in runtimes() if r.usable}
     rng = np.random.default_rng(0)
     for name, view, size in NETWORKS:
+        if not asset(name).present():
+            table.add_row(name, "not here", "", "", "", f"posepipe pull {name}")
+            continue
         path = onnx_path(asset(name), view)
         for runtime, precision in CELLS:
             if runtime not in usable:

@@ -27,11 +27,12 @@ def test_recordings_have_four_cameras_and_a_calibration() -> None:
         assert [f.name for f in asset(name).files] == ["cam01.mp4", "cam02.mp4", "cam03.mp4", "cam04.mp4", "Calib.qca.txt"]
 
 
-def test_a_model_states_its_contract() -> None:
-    full = asset("blazepose.full")
-    assert full.skeleton == "blazepose33"
-    assert full.inputs["image"].shape == (-1, 256, 256, 3)
-    assert full.outputs["heatmaps"].shape == (-1, 39, 64, 64)
+@pytest.mark.parametrize("name", ["blazepose.lite", "blazepose.full", "blazepose.heavy"])
+def test_a_model_states_its_contract(name: str) -> None:
+    found = asset(name)
+    assert found.skeleton == "blazepose33"
+    assert found.inputs["image"].shape == (-1, 256, 256, 3)
+    assert found.outputs["heatmaps"].shape == (-1, 39, 64, 64)
 
 
 def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from posepipe.engines.crop import Rois, image_from_crop, to_image
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.models.blazepose.decode import decode_heatmaps
 from posepipe.engines.models.blazepose.detector import Detection, anchors, decode_detections
-from posepipe.engines.models.blazepose.networks import stub_heatmaps
+from posepipe.engines.models.blazepose.networks import SIZES, stub_heatmaps
 from posepipe.engines.models.blazepose.regions import rois_from_detections, rois_from_joints
 from posepipe.engines.models.blazepose.topdown import PersonDetector, TopDown
 from posepipe.pipeline.errors import EngineError, PullError
@@ -256,6 +256,32 @@ def test_a_network_that_was_not_fetched_says_how(cache: Any) -> None:
         TopDown("blazepose.full", EngineOptions())
     with pytest.raises(PullError, match=r"posepipe pull blazepose\.detector"):
         PersonDetector("blazepose.detector", EngineOptions())
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_size_is_opened_by_its_name(cache: Any, name: str) -> None:
+    top = TopDown(name, STUB)
+    assert top.engine.inputs[0].shape == (-1, 256, 256, 3)
+    top.close()
+    with pytest.raises(PullError, match=rf"run `posepipe pull {name}`"):
+        TopDown(name, EngineOptions())
+
+
+@pytest.mark.recording
+@pytest.mark.parametrize(("name", "apart_px"), [("blazepose.lite", 3.0), ("blazepose.heavy", 3.0)])
+def test_all_sizes_see_the_same_body(pulled: Callable[[str], Asset], name: str, apart_px: float) -> None:
+    """Body joints of the recording beside those of `full`, in pixels of the crop."""
+    for needed in (name, "blazepose.full", "blazepose.detector"):
+        pulled(needed)
+    cameras = read_frames(pulled("pose2sim.single").path(), every=25)
+    frames = [f for camera in cameras.values() for f in camera]
+    rois = rois_from_detections([people[0] for people in PersonDetector("blazepose.detector", EngineOptions()).detect(frames)])
+    (a, ca), (b, cb) = (TopDown(size, EngineOptions(), batch=1).infer(frames, rois) for size in (name, "blazepose.full"))
+    body = list(BLAZEPOSE33.body)
+    both = np.minimum(ca, cb)[:, body] > 0.5
+    apart = (np.linalg.norm(a - b, axis=2) * 256 / rois.side_px[:, None])[:, body][both]
+    assert both.mean() > 0.8
+    assert np.median(apart) < apart_px
 
 
 @pytest.mark.recording

@@ -141,7 +141,17 @@ def _reference(path: Path, pictures: NDArray[np.uint8], view: View) -> dict[str,
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("name", "view"), [("blazepose.full", HEATMAPS), ("blazepose.full", ALL_HEADS), ("blazepose.detector", PEOPLE)])
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("blazepose.lite", HEATMAPS),
+        ("blazepose.lite", ALL_HEADS),
+        ("blazepose.full", HEATMAPS),
+        ("blazepose.full", ALL_HEADS),
+        ("blazepose.heavy", HEATMAPS),
+        ("blazepose.detector", PEOPLE),
+    ],
+)
 def test_transcription_equals_the_original(pulled: Callable[[str], Asset], name: str, view: View, runtime: Any, batch: int) -> None:
     pytest.importorskip(runtime, reason=f"pip install {runtime}")
     network = pulled(name)

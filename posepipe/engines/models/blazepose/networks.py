@@ -21,6 +21,7 @@ from ...tflite_onnx import VERSION, transcribe
 from .detector import anchors
 
 LANDMARKS = "blazepose.full"
+SIZES = ("blazepose.lite", LANDMARKS, "blazepose.heavy")
 DETECTOR = "blazepose.detector"
 STUB = "stub"
 
@@ -68,21 +69,23 @@ def onnx_path(network: Asset, view: View) -> Path:
 
 
 def open_landmarks(name: str, options: EngineOptions) -> Engine:
-    """The heatmap network of that name (`stub`: the stub of BlazePose, whatever the options say)."""
-    return _open(
-        _known(name, LANDMARKS), HEATMAPS, options if name != STUB else EngineOptions(runtime="stub"), {"heatmaps": stub_heatmaps()}
-    )
+    """The heatmap network of that name, one of SIZES (`stub`: the stub of BlazePose, whatever the options say)."""
+    network = _known(name, SIZES, default=LANDMARKS)
+    return _open(network, HEATMAPS, options if name != STUB else EngineOptions(runtime="stub"), {"heatmaps": stub_heatmaps()})
 
 
 def open_detector(name: str, options: EngineOptions) -> Engine:
     """The detector of that name (`stub`: a stub that sees one person, in the middle of every picture)."""
-    return _open(_known(name, DETECTOR), PEOPLE, options if name != STUB else EngineOptions(runtime="stub"), stub_people())
+    return _open(
+        _known(name, (DETECTOR,), default=DETECTOR), PEOPLE, options if name != STUB else EngineOptions(runtime="stub"), stub_people()
+    )
 
 
-def _known(name: str, only: str) -> Asset:
-    if name not in (only, STUB):
-        raise EngineError(f"there is no network {name!r} for this", hint=did_you_mean(name, (only, STUB)))
-    return asset(only)
+def _known(name: str, choice: tuple[str, ...], *, default: str) -> Asset:
+    """The network of that name; the stub has the contract of the default."""
+    if name not in (*choice, STUB):
+        raise EngineError(f"there is no network {name!r} for this", hint=did_you_mean(name, (*choice, STUB)))
+    return asset(default if name == STUB else name)
 
 
 def _open(network: Asset, view: View, options: EngineOptions, answers: Mapping[str, NDArray[Any]]) -> Engine:
