@@ -121,7 +121,8 @@ def test_who_runs_is_told(studio: Callable[..., Running]) -> None:
     running.stop()
 
 
-def test_a_killed_camera_is_missing_and_comes_back(studio: Callable[..., Running]) -> None:
+def test_a_killed_camera_is_missing_and_comes_back(hall: StudioFiles, studio: Callable[..., Running]) -> None:
+    hall.nodes["capture"]["restart"] = {"backoff_s": 0.5}  # at once, it would be back before its instants have to leave
     running = studio()
     running.kill("capture/east")
     running.more(lambda m: m["sync"]["missing"] == [1])
@@ -183,7 +184,7 @@ def test_a_worker_that_stands_still_is_killed(studio: Callable[..., Running]) ->
 
 
 def test_a_camera_that_keeps_dying_is_given_up_and_the_others_go_on(hall: StudioFiles, studio: Callable[..., Running]) -> None:
-    hall.nodes["capture"]["restart"] = {"max": 1}
+    hall.nodes["capture"]["restart"] = {"max": 1, "backoff_s": 0.5}
     running = studio()
     for _ in range(2):
         running.until("the camera", lambda: running.ps()["capture/south"]["state"] == "running")
