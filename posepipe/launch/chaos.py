@@ -206,6 +206,10 @@ class Report:
     def ok(self) -> bool:
         return self.fault is None and self.balance == 0 and all(self.passed(i) for i in range(len(self.plan.chaos)))
 
+    def _is_judged(self, number: int) -> bool:
+        """A studio that failed has failed what was to come; one that was stopped has not."""
+        return number in self.findings or self.fault is not None
+
     def _of(self, number: int) -> list[Finding]:
         why = f"the studio ended before: {self.fault.what}" if self.fault is not None else "the studio was stopped before"
         return self.findings.get(number, [Finding("is judged", why, False)])
@@ -216,7 +220,7 @@ class Report:
             {
                 "at_s": entry.at_s,
                 "harm": entry.text,
-                "ok": self.passed(i),
+                "ok": self.passed(i) if self._is_judged(i) else None,
                 "findings": [{"expected": f.expected, "seen": f.seen, "ok": f.ok} for f in self._of(i)],
             }
             for i, entry in enumerate(self.plan.chaos)
@@ -231,7 +235,7 @@ class Report:
         for i, entry in enumerate(self.plan.chaos):
             for row, finding in enumerate(self._of(i)):
                 head = (f"{entry.at_s:g} s", entry.text) if row == 0 else ("", "")
-                verdict = "[green]pass[/]" if finding.ok else "[red]FAIL[/]"
+                verdict = "[green]pass[/]" if finding.ok else "[red]FAIL[/]" if self._is_judged(i) else "[yellow]not judged[/]"
                 table.add_row(*map(escape, (*head, finding.expected, finding.seen)), verdict)
         balanced = "[green]pass[/]" if self.balance == 0 else "[red]FAIL[/]"
         seen = f"balance {self.balance}" if self.balance is not None else "the studio failed"
@@ -239,5 +243,6 @@ class Report:
         console.print(table)
         if self.fault is not None:
             console.print(f"the studio failed: {escape(str(self.fault))}")
-        passed = sum(self.passed(i) for i in range(len(self.plan.chaos)))
-        console.print(f"{self.plan.studio}: {passed} of {len(self.plan.chaos)} passed")
+        passed, unjudged = (sum(test(i) for i in range(len(self.plan.chaos))) for test in (self.passed, lambda i: not self._is_judged(i)))
+        rest = f", {unjudged} not judged: it was stopped before" if unjudged else ""
+        console.print(f"{self.plan.studio}: {passed} of {len(self.plan.chaos)} passed{rest}")

@@ -69,7 +69,7 @@ def _findings(entry: Entry, seen: Seen, away: Sequence[str]) -> Iterator[Finding
             yield Finding(expected, f"no instant for {longest_s:.2f} s", False)
         else:
             after_s = max(again_s - over_s, 0.0)
-            text = f"after {after_s:.2f} s" if after_s else f"no silence above {longest_s:.2f} s"
+            text = f"after {after_s:.2f} s" if after_s else f"the longest silence was {longest_s:.2f} s"
             yield Finding(expected, text, after_s <= expect.published_again_within_s)
     if expect.back_within_s is not None:
         yield _back(expect.back_within_s, seen, over_s, away)
