@@ -25,7 +25,7 @@ from ._stream import Picture, Stream, open_stream
 
 Transport = Literal["auto", "tcp", "udp"]
 
-_LIVE_ONLY = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps", "tcp")
+_LIVE_ONLY = ("rtsp", "rtsps", "rtp", "udp", "rtmp", "rtmps", "tcp")
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 """Servers that serve many: a connection that asks for nothing does no harm there."""
 _OPEN_S = 4.0

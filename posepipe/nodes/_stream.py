@@ -69,6 +69,9 @@ def open_stream(
             where=where,
             hint="write rtsp://USER:PASSWORD@HOST/...; ${NAME} takes a word from the environment",
         ) from None
+    except av.error.ProtocolNotFoundError:
+        known = "rtsp, rtsps, rtmp, rtp, udp, tcp, http, https; a camera that speaks another needs FFmpeg with it"
+        raise GraphError(f"{shown(uri)}: no such kind of address", where=where, hint=f"known here: {known}") from None
     except av.error.InvalidDataError:
         raise SourceError(
             f"{shown(uri)} is not a video that can be read",

@@ -63,6 +63,10 @@ class CaptureVideo(Source):
     def live(self) -> bool:
         return self._live
 
+    @property
+    def address(self) -> str:
+        return shown(self.settings.uri)
+
     def reachable(self) -> bool | None:
         return self._door.look()
 

@@ -53,7 +53,7 @@ class Feed(threading.Thread):
         self._ctx = ctx
         try:
             if self._comes_back and self.source.reachable() is False:
-                raise SourceError("it cannot be reached", where=self._camera)
+                raise SourceError(f"{self.source.address} cannot be reached", where=self._camera)
             self.source.open(ctx)
         except SourceError as e:
             if not self._comes_back:

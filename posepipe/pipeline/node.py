@@ -152,6 +152,11 @@ class Source(Node):
         """Whether the source comes back by itself (a camera), so that it pays to try again."""
         return False
 
+    @property
+    def address(self) -> str:
+        """Where it comes from, as it may be shown (without a password)."""
+        return self.use
+
     def reachable(self) -> bool | None:
         """While a live source is away: whether trying to open it makes sense, found out within two seconds and without opening it.
 

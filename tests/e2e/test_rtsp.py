@@ -119,7 +119,7 @@ def test_a_server_is_killed_and_comes_back_and_the_other_cameras_lose_nothing(rt
 
 def test_a_camera_that_is_late_joins_and_one_that_falls_silent_is_noticed(rtsp: Hall) -> None:
     rtsp.begin()
-    rtsp.until_said("camera north: it cannot be reached; trying again")
+    rtsp.until_said(f"camera north: {rtsp.north.uri('north')} cannot be reached; trying again")
     rtsp.until_seen(EAST, SOUTH)
     rtsp.north.start()
     rtsp.until_said("camera north has come after")

@@ -307,7 +307,7 @@ def test_only_rtsp_servers_are_asked(servers: list[Any]) -> None:
     assert quiet.heard == b""
 
 
-@pytest.mark.parametrize("uri", ["udp://239.0.0.1:5000", "tcp://camera:5000", "srt://camera:9000"])
+@pytest.mark.parametrize("uri", ["udp://239.0.0.1:5000", "tcp://camera:5000", "rtmp://camera/live"])
 def test_where_asking_would_disturb_or_say_nothing_nobody_asks(uri: str) -> None:
     assert Door(uri).look() is None
 
@@ -364,6 +364,14 @@ def test_a_wrong_password_is_a_mistake_in_the_studio_file_and_is_not_shown(monke
         "camera north: rtsp://me:***@camera/1 does not let this user in\n"
         "  -> write rtsp://USER:PASSWORD@HOST/...; ${NAME} takes a word from the environment"
     )
+
+
+@pytest.mark.parametrize("uri", ["srt://camera:9000", "rtps://me:s3cret@camera/1"])
+def test_an_address_that_nobody_understands_is_a_mistake_in_the_studio_file(uri: str) -> None:
+    with pytest.raises(GraphError, match="no such kind of address") as caught:
+        CaptureVideo(CaptureVideo.Settings(uri=uri)).open(Studio().context(key="north"))
+    assert "known here: rtsp, rtsps" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_camera_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

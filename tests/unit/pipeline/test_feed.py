@@ -278,7 +278,7 @@ def test_a_camera_that_cannot_be_reached_does_not_hold_up_the_start(tmp_path: Pa
     world = World([[1]], there=lambda s: s >= 50)
     world.run(tmp_path)
     assert world.tried[0] >= 50, "opening could take its whole time-out"
-    assert world.warnings[0] == "camera north: it cannot be reached; trying again"
+    assert world.warnings[0] == "camera north: test.camera cannot be reached; trying again"
 
 
 def test_what_is_wrong_with_the_studio_file_is_refused_before_the_start(tmp_path: Path) -> None:
