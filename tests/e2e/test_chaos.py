@@ -51,7 +51,10 @@ def test_a_studio_stands_every_harm_of_the_example(tmp_path: Path) -> None:
         text = text.replace(f"pull:pose2sim.single/cam{number:02}.mp4", f"{name}.mp4").replace(f"cam{number:02}", name)
     example = yaml.safe_load(text)
     example["rig"] = "hall.rig.toml"
-    example["nodes"]["capture"]["speed"] = 0.5
+    example["nodes"]["capture"] |= {
+        "speed": 0.5,
+        "restart": {"backoff_s": 0.4},
+    }  # small clips open at once: away for a few frames, not for one
     example["nodes"]["heatmaps"]["engine"] = "stub"
     example["nodes"]["publish"]["bind"] = hall.address
     example["nodes"]["record"]["file"] = "take.jsonl"
