@@ -11,6 +11,11 @@ from posepipe.pipeline.restart import Patience
 
 from .letters import Line
 
+_SILENT_S = 3.0
+_SILENT_OPENING_S = 30.0
+_SILENT_OPENING_FAR_S = 90.0
+"""Another host may have to start a process, and load everything, first."""
+
 
 class State(StrEnum):
     """opening: its nodes are being opened. ready: open, waits for the start. waiting: dead, to be started again. failed: given up."""
@@ -30,8 +35,11 @@ class Member:
     name: str
     nodes: tuple[str, ...]
     patience: Patience
+    host: str = ""
+    """Empty where the supervisor is."""
     line: Line | None = None
     pid: int = 0
+    """0 on other hosts."""
     state: State = State.OPENING
     restarts: int = 0
     fault: PosepipeError | None = None
@@ -45,6 +53,13 @@ class Member:
     @property
     def alive(self) -> bool:
         return self.state in (State.OPENING, State.READY, State.RUNNING)
+
+    @property
+    def may_be_silent_s(self) -> float:
+        """A worker that has not beaten for so long is stuck where not even its other threads run."""
+        if self.state != State.OPENING:
+            return _SILENT_S
+        return _SILENT_OPENING_FAR_S if self.host else _SILENT_OPENING_S
 
     @property
     def trouble(self) -> str:

@@ -59,9 +59,16 @@ class Ask(Letter, frozen=True):
 
 
 class Have(Letter, frozen=True):
-    """A ring has been mapped."""
+    """A ring has been mapped, or everybody in a table of addresses has been connected to; by its number."""
 
     ring: int
+
+
+class Listens(Letter, frozen=True):
+    """Answer to `Listen`: where, and this process's public key."""
+
+    address: str
+    key: bytes
 
 
 class NodeBeat(msgspec.Struct, frozen=True, array_like=True):
@@ -131,10 +138,24 @@ class Done(Letter, frozen=True):
 
 
 class Ring(Letter, frozen=True):
-    """A frame ring; its descriptor comes along."""
+    """A frame ring; its descriptor comes along. replaces: the id of the one that is no longer used, 0 for none."""
 
     camera: str
     writes: bool
+    replaces: int
+
+
+class Listen(Letter, frozen=True):
+    """Open a letter box for other hosts, at an address of this one (empty: you know it). `Listens` is the answer."""
+
+    ip: str
+
+
+class Addresses(Letter, frozen=True):
+    """Everybody who can be reached from other hosts now: worker -> where it listens, its public key. `Have` is the answer."""
+
+    number: int
+    peers: dict[str, tuple[str, bytes]]
 
 
 class Start(Letter, frozen=True):
@@ -181,7 +202,27 @@ class Harm(Letter, frozen=True):
 
 
 Any_ = (
-    Opened | Fault | Ask | Have | Beat | Entries | Spans | Said | Newest | Done | Ring | Start | Stop | Gone | Ended | Echo | Harm | Harmed
+    Opened
+    | Fault
+    | Ask
+    | Have
+    | Beat
+    | Entries
+    | Spans
+    | Said
+    | Newest
+    | Done
+    | Ring
+    | Start
+    | Stop
+    | Gone
+    | Ended
+    | Echo
+    | Harm
+    | Harmed
+    | Listen
+    | Listens
+    | Addresses
 )
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda value: value.item())
 _decoder: msgspec.msgpack.Decoder[Letter] = msgspec.msgpack.Decoder(Any_)

@@ -18,11 +18,12 @@ _RATE_DRIFT = 0.0005
 
 
 def probe_recordings(plan: Plan, resolve: Callable[[str], Path]) -> dict[str, StreamInfo]:
-    """What the recordings of a plan say of themselves; cameras that are devices or streams are left out (and left alone)."""
+    """What the recordings of a plan say of themselves; cameras that are devices or streams, or on other hosts, are left
+    out (and left alone)."""
     infos: dict[str, StreamInfo] = {}
     for node in plan.sources:
         s = node.settings
-        if isinstance(s, CaptureVideo.Settings) and "://" not in s.uri and not s.uri.startswith("/dev/"):
+        if not node.host and isinstance(s, CaptureVideo.Settings) and "://" not in s.uri and not s.uri.startswith("/dev/"):
             camera = node.key or node.base
             try:
                 video = open_file(s.uri, camera=camera, resolve=resolve, fps=s.fps, options=s.options)

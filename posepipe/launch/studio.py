@@ -46,9 +46,9 @@ class Studio:
     resolve: Callable[[str], Path]
 
 
-def load(path: Path, *, overrides: tuple[str, ...] = ()) -> Plan:
-    """The checked plan of a studio file; nothing is opened or fetched."""
-    plan = load_plan(path, Catalogue(), overrides=overrides)
+def load(path: Path, *, overrides: tuple[str, ...] = (), environment: Mapping[str, str] | None = None, text: str | None = None) -> Plan:
+    """The checked plan of a studio file; nothing is opened or fetched. environment, text: instead of this process's, and the file's."""
+    plan = load_plan(path, Catalogue(), overrides=overrides, environment=environment, text=text)
     fields = {f.name: f for f in msgspec.structs.fields(EngineOptions)}
     for key, value in plan.engines.items():
         place = plan.file.place(("engines", key))
@@ -78,10 +78,20 @@ def _check_pulled(plan: Plan) -> None:
                 raise GraphError(f"{text!r}: {name} has no file {file!r}", where=place, hint=did_you_mean(file, files))
 
 
-def complete(plan: Plan) -> Studio:
-    """The plan with its rig. RigError when the calibration cannot be read or lacks a camera."""
+def complete(plan: Plan, *, rig_folder: Path | None = None) -> Studio:
+    """The plan with its rig. RigError when the calibration cannot be read or lacks a camera. rig_folder: with what `rig_files` gave."""
     resolve = resolver(plan.folder)
-    return Studio(plan, _rig(plan, resolve), resolve)
+    return Studio(plan, _rig(plan, resolve if rig_folder is None else lambda text: rig_folder / Path(text).name), resolve)
+
+
+def rig_files(plan: Plan) -> dict[str, str]:
+    """The texts of the calibration, by name: one file, or those of a folder."""
+    if plan.rig is None:
+        return {}
+    path = resolver(plan.folder)(plan.rig if isinstance(plan.rig, str) else plan.rig["file"])
+    if path.is_dir():
+        return {f"{path.name}/{file.name}": file.read_text() for file in sorted(path.iterdir()) if file.is_file()}
+    return {path.name: path.read_text()}
 
 
 def resolver(folder: Path) -> Callable[[str], Path]:

@@ -31,17 +31,16 @@ from posepipe.pipeline.snapshot import Snapshot
 from . import letters
 from .books import Books
 from .crew import Member, State
+from .introductions import Introductions
 from .letters import Line
 from .machine import memory_mb
 from .nursery import Born, Died, Nursery
+from .outpost import Outposts
 from .rings import RingHouse
 from .workshop import Job
 
 _TICK_S = 0.05
 _OPEN_WITHIN_S = 120.0
-_SILENT_S = 3.0
-"""A worker that has not beaten for so long is stuck where not even its other threads run."""
-_SILENT_OPENING_S = 30.0
 _SETTLE_S = 1.0
 """What a killed worker held is accounted for when nothing was heard of it for so long."""
 _LOST_AFTER_S = 15.0
@@ -63,6 +62,7 @@ class Supervisor:
         trace: bool = False,
         warn: Callable[[str], None] | None = None,
         loud: bool = False,
+        outposts: Outposts | None = None,
     ) -> None:
         self.plan = plan
         self.warn = warn or logging.getLogger("posepipe").warning
@@ -85,24 +85,26 @@ class Supervisor:
         for node in plan.nodes:
             by_worker.setdefault(node.process, []).append(node.name)
         self.crew = {
-            worker: Member(worker, tuple(names), Patience(strictest([plan[n].restart for n in names])))
+            worker: Member(worker, tuple(names), Patience(strictest([plan[n].restart for n in names])), host=plan[names[0]].host)
             for worker, names in by_worker.items()
         }
         self._source_names = {n.name for n in plan.sources}
         self._rings = RingHouse(plan, self.crew)
-        token = secrets.token_hex(6)
+        self._introductions = Introductions(plan, self.crew)
+        self._outposts = outposts
+        token, self._secret = secrets.token_hex(6), secrets.token_bytes(8)
         job = Job(
             plan,
             Surroundings(rig, resolve, seconds, self.warn),
             self.clock,
             _Address(f"ipc://@posepipe-{token}-"),
-            secrets.token_bytes(8),
+            self._secret,
             trace,
             loud,
         )
         self._nursery = Nursery(job)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._nursery.fileno(), selectors.EVENT_READ, None)
+        self._selector.register(self._nursery.fileno(), selectors.EVENT_READ, self._nursery)
         self._thread = threading.Thread(target=self._watch, name="posepipe:supervisor", daemon=True)
         self._closed = False
 
@@ -110,6 +112,9 @@ class Supervisor:
 
     def open(self) -> None:
         """Start every worker and wait until all nodes are open and all rings are mapped. The first fault ends it."""
+        if self._outposts is not None:
+            self._outposts.open(self.clock, self._secret, self.warn)
+            self._selector.register(self._outposts.fileno(), selectors.EVENT_READ, self._outposts)
         for member in self.crew.values():
             self._spawn(member)
         self._thread.start()
@@ -185,6 +190,8 @@ class Supervisor:
                 member.line.close()
                 member.line = None
         self._nursery.close()
+        if self._outposts is not None:
+            self._outposts.close()
         self._rings.close()
         self._selector.close()
 
@@ -220,10 +227,10 @@ class Supervisor:
         told = False
         while not self._closed:
             for key, _ in self._selector.select(_TICK_S):
-                if key.data is None:
-                    self._hear_nursery()
-                else:
+                if isinstance(key.data, Member):
                     self._hear(key.data)
+                else:
+                    self._hear_of_births(key.data)
             if self._stop_asked and not told:
                 told = True
                 self._tell_to_stop()
@@ -244,11 +251,13 @@ class Supervisor:
         member.last_beat_s = time.monotonic()
         member.waits_for.clear()
         self._selector.register(ours.fileno(), selectors.EVENT_READ, member)
-        self._nursery.spawn(member.name, theirs)
+        where = self._nursery if not member.host else self._outposts
+        assert where is not None, "a run without a cluster refuses a studio that names hosts"
+        where.spawn(member.name, theirs)
+        self._introductions.begin(member, ip=self._outposts.ip if self._outposts is not None else "")
 
-    def _hear_nursery(self) -> None:
-        news = self._nursery.news()
-        match news:
+    def _hear_of_births(self, where: Nursery | Outposts) -> None:
+        match where.news():
             case Born(name, pid):
                 self.crew[name].pid = pid
             case Died(name, pid, status):
@@ -276,14 +285,16 @@ class Supervisor:
                 self._runs_on.update(runs_on)
                 for camera, info in infos.items():
                     self._infos[camera] = msgspec.convert(info, StreamInfo)
-                    self._room_for(camera, self._infos[camera].width, self._infos[camera].height)
+                    self._room_for(member, camera, self._infos[camera].width, self._infos[camera].height)
                 member.state = State.READY
                 self._rings.hand(member)
                 if self._began_ns:
                     self._send_start(member)
             case letters.Ask(camera, width, height):
-                self._room_for(camera, width, height)
-                self._rings.hand_all(camera)
+                self._room_for(member, camera, width, height)
+                self._rings.hand_all(member.name, camera)
+            case letters.Listens(address, key):
+                self._introductions.listens(member, address, key)
             case letters.Have(ring):
                 member.waits_for.discard(ring)
             case letters.Spans(packets, captures):
@@ -299,14 +310,16 @@ class Supervisor:
                 self._newest[node] = letter
             case letters.Fault():
                 member.fault = letter.error()
+                if member.host:
+                    member.fault.where = f"host {member.host}: {member.fault.where}"
             case letters.Done():
                 member.state = State.DONE
             case _:
                 raise AssertionError(letter)
 
-    def _room_for(self, camera: str, width: int, height: int) -> None:
+    def _room_for(self, member: Member, camera: str, width: int, height: int) -> None:
         try:
-            self._rings.room_for(camera, width, height)
+            self._rings.room_for(member.name, camera, width, height)
         except RunError as e:
             self._fail(e)
 
@@ -379,7 +392,10 @@ class Supervisor:
             self._fail(member.fault or RunError(f"worker {member.name} has ended", where="the studio"))
 
     def _kill(self, member: Member, why: str) -> None:
-        if member.pid and not member.why:
+        if member.host and self._outposts is not None and not member.why:
+            member.why = f"was stopped: {why}"
+            self._outposts.kill(member.name)
+        elif member.pid and not member.why:
             member.why = f"was stopped: {why}"
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGKILL)
@@ -397,7 +413,7 @@ class Supervisor:
         for member in self.crew.values():
             if member.state == State.WAITING and now_s >= member.again_at_s:
                 self._spawn(member)
-            elif member.alive and now_s - member.last_beat_s > (_SILENT_OPENING_S if member.state == State.OPENING else _SILENT_S):
+            elif member.alive and now_s - member.last_beat_s > member.may_be_silent_s:
                 self._kill(member, f"nothing was heard of it for {now_s - member.last_beat_s:.1f} s")
         for sweep in [s for s in self._sweeps if now_s >= s[0]]:
             self._sweeps.remove(sweep)

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from posepipe.nodes._codecs import codec
 from posepipe.pipeline.clock import StudioClock
 from posepipe.pipeline.errors import PosepipeError, stopped_by
+from posepipe.pipeline.far import Far, Peer
 from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.inbox import Inbox, Post
 from posepipe.pipeline.ledger import LedgerTap
 from posepipe.pipeline.packet import Poses
 from posepipe.pipeline.part import Part, Surroundings
 from posepipe.pipeline.pictures import Pictures
-from posepipe.pipeline.remote import Bridge
+from posepipe.pipeline.remote import Bridge, wires
 from posepipe.pipeline.ring import FrameRing
 from posepipe.pipeline.snapshot import glance
 from posepipe.pipeline.stats import TraceLog
@@ -38,11 +40,12 @@ _BEAT_S = 0.2
 _DRAIN_S = 10.0
 _SPANS_AT_ONCE = 200
 _ENTRIES_AT_ONCE = 500
+_CONNECTED_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a run has in memory from its birth."""
+    """What every worker of a run has in memory from its birth. On another host: ip, where it listens, and its keys for links."""
 
     plan: Plan
     around: Surroundings
@@ -51,6 +54,8 @@ class Job:
     secret: bytes
     trace: bool
     loud: bool
+    ip: str = ""
+    keys: tuple[bytes, bytes] | None = None
 
     def __call__(self, name: str, line: Line) -> None:
         Workshop(self, name, line).run()
@@ -97,14 +102,16 @@ class Workshop:
         post = Post(job.address, job.secret)
         try:
             inbox = Inbox(post, self._name)
-            bridge = Bridge(job.plan, self._name, post, inbox, self._pictures)
+            if any(wire.between_hosts and self._name in (wire.from_worker, wire.to_worker) for wire in wires(job.plan)):
+                post.far = Far(post.context, self._warn, keys=job.keys)
+            bridge = Bridge(job.plan, self._name, post, inbox, self._pictures, codecs=codec)
             around = dataclasses.replace(job.around, warn=self._warn)
             part = Part(job.plan, around, self._shared, here=self._name, bridge=bridge, inbox=inbox)
         except PosepipeError as e:
             self._tell(letters.Fault.of(e))
             return
         harming = Harming(part.slots, bridge, inbox, self._tell)
-        listening = threading.Thread(target=self._listen, args=(part, bridge, harming), name="posepipe:listen", daemon=True)
+        listening = threading.Thread(target=self._listen, args=(part, bridge, inbox, post, harming), name="posepipe:listen", daemon=True)
         beating = threading.Thread(target=self._beat_on, args=(part, inbox), name="posepipe:beat", daemon=True)
         listening.start()
         beating.start()
@@ -136,7 +143,7 @@ class Workshop:
         self._tell(letters.Opened(infos, runs_on))
         while not self._go.wait(0.5):
             if self._shared.stop.is_set():
-                return None
+                return stopped_by(self._shared.failure) if self._shared.failure is not None else None
         for slot in part.slots.values():
             if hasattr(slot.node, "begin_rounds_together"):
                 slot.node.begin_rounds_together(self._start.round_s)
@@ -156,15 +163,21 @@ class Workshop:
 
     # listening ----------------------------------------------------------------------------------------------------------------
 
-    def _listen(self, part: Part, bridge: Bridge, harming: Harming) -> None:
+    def _listen(self, part: Part, bridge: Bridge, inbox: Inbox, post: Post, harming: Harming) -> None:
         """Everything the supervisor says. When it is gone, so is the studio: finish what can be finished, and go."""
         while (heard := self._line.receive()) is not None:
             letter, fds = heard
             match letter:
-                case letters.Ring(camera, writes):
+                case letters.Ring(camera, writes, replaces):
                     ring = FrameRing.attach(fds[0])
-                    self._pictures.give(camera, ring, writes=writes)
+                    self._pictures.give(camera, ring, writes=writes, replaces=replaces)
                     self._tell(letters.Have(ring.id))
+                case letters.Listen(ip):
+                    self._listen_far(inbox, post, ip or self._job.ip)
+                case letters.Addresses(number, peers):
+                    assert post.far is not None
+                    post.far.know({worker: Peer(*peer) for worker, peer in peers.items()}, within_s=_CONNECTED_WITHIN_S)
+                    self._tell(letters.Have(number))
                 case letters.Start():
                     self._start = letter
                     for node in letter.ended:
@@ -185,6 +198,15 @@ class Workshop:
         self._shared.stop.set()
         if not self._over.wait(1.0):
             os._exit(1)
+
+    def _listen_far(self, inbox: Inbox, post: Post, ip: str) -> None:
+        assert post.far is not None
+        try:
+            here = inbox.listen_far(post.far, ip)
+        except PosepipeError as e:
+            self._shared.fail(e)
+        else:
+            self._tell(letters.Listens(here.address, here.key))
 
     # telling ------------------------------------------------------------------------------------------------------------------
 
@@ -216,7 +238,7 @@ class Workshop:
         self._told_end += len(end_ns)
         self._told_quality += len(quality)
         poses = next((p for s in reversed(part.slots.values()) if (p := s.cell.packet) is not None and isinstance(p.body, Poses)), None)
-        strange = inbox.foreign
+        strange = inbox.strange
         seen, sync = (glance(poses), poses.body.sync) if poses is not None else (None, None)
         self._tell(letters.Beat(nodes, end_ns.tobytes(), quality, seen, None if closed else part.subscribers(), strange, sync))
         if shared.trace is not None:

@@ -83,7 +83,7 @@ class Doorkeeper:
         version, request, _, address, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
         key = z85.encode(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else b""
         good = key in self._allowed
-        self._zap.send_multipart([version, request, b"200" if good else b"300", b"OK" if good else b"not of this studio", b"", b""])
+        self._zap.send_multipart([version, request, b"200" if good else b"300", b"OK" if good else b"not of this studio", key, b""])
         if not good:
             unknown = self._unknown.setdefault(key, _Unknown(address.decode(errors="replace"), time.monotonic()))
             unknown.attempts += 1

@@ -59,20 +59,22 @@ class FarSocket:
             self._socket.send_multipart(parts, flags)
 
     @property
-    def connected(self) -> bool:
+    def connecting(self) -> bool:
+        """There is a peer, and it cannot be written to yet."""
         with self._lock:
-            return self._socket is not None and bool(self._socket.poll(0, zmq.POLLOUT))
+            return self._socket is not None and not self._socket.poll(0, zmq.POLLOUT)
 
 
 class Far:
     """Everything of one process that concerns other hosts. say: called with each refusal, once for an address."""
 
-    def __init__(self, context: zmq.Context[Any], say: Callable[[str], None]) -> None:
+    def __init__(self, context: zmq.Context[Any], say: Callable[[str], None], *, keys: tuple[bytes, bytes] | None = None) -> None:
         self._context = context
-        self.public, self._private = zmq.curve_keypair()
+        self.public, self._private = keys or zmq.curve_keypair()
         self.doorkeeper = Doorkeeper(context, say)
         self.peers: Mapping[str, Peer] = {}
         self._sockets: list[FarSocket] = []
+        self._closed = False
 
     def listen(self, ip: str) -> tuple[zmq.Socket[bytes], Peer]:
         """Open this process's own letter box on a port that the system chooses. RunError when the address is not this host's."""
@@ -93,14 +95,19 @@ class Far:
 
     def know(self, peers: Mapping[str, Peer], *, within_s: float) -> bool:
         """Who else there is, by worker; those that are not among them are let in no more. Waits until all of those that this process
-        writes to are connected; False when some are not by then."""
+        writes to, and that are known, are connected; False when some are not by then."""
         self.peers = peers
         self.doorkeeper.allow(peer.key for peer in peers.values())
-        for one in self._sockets:
-            one.follow()
-        until = time.monotonic() + within_s
-        while not (done := all(one.connected for one in self._sockets)) and time.monotonic() < until:
-            time.sleep(0.005)
+        try:
+            for one in self._sockets:
+                one.follow()
+            until = time.monotonic() + within_s
+            while not (done := not any(one.connecting for one in self._sockets)) and time.monotonic() < until:
+                time.sleep(0.005)
+        except zmq.ZMQError:
+            if self._closed:  # the studio is over, and somebody came late
+                return False
+            raise
         return done
 
     def connect(self, peer: Peer, most_waiting: int) -> zmq.Socket[bytes]:
@@ -117,4 +124,6 @@ class Far:
         return way
 
     def close(self) -> None:
+        """Before the context."""
+        self._closed = True
         self.doorkeeper.close()

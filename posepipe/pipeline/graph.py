@@ -92,9 +92,16 @@ class Plan:
         return Path(self.file.name).parent
 
 
-def load_plan(path: Path, registry: Registry, *, overrides: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> Plan:
-    """Read and check a studio file. All mistakes of one stage are reported together in one GraphError."""
-    file = load_yaml(path, environment=environment)
+def load_plan(
+    path: Path,
+    registry: Registry,
+    *,
+    overrides: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+    text: str | None = None,
+) -> Plan:
+    """Read and check a studio file (`text`: what it says, if not read here). The mistakes of one stage are told in one GraphError."""
+    file = load_yaml(path, environment=environment, text=text)
     for text in overrides:
         file.override(text)
     return _Planner(file, registry).plan()

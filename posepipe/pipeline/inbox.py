@@ -85,6 +85,7 @@ class Inbox:
                 hint="another run of this studio holds it: posepipe ps shows it, posepipe stop ends it",
             ) from None
         self._doors = [self._socket]
+        self._far: Far | None = None
         self.on: dict[int, Handler] = {}
         self.owed: list[Callable[[], None]] = []
         self.foreign = 0
@@ -96,9 +97,15 @@ class Inbox:
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._ears, zmq.POLLIN)
 
+    @property
+    def strange(self) -> int:
+        """What came here and was not for this studio: messages, and attempts to connect from other hosts."""
+        return self.foreign + (self._far.doorkeeper.refused if self._far is not None else 0)
+
     def listen_far(self, far: Far, ip: str) -> Peer:
         """Also hear other hosts, from now on; before the thread that waits here begins."""
         door, here = far.listen(ip)
+        self._far = far
         self._doors.append(door)
         self._poller.register(door, zmq.POLLIN)
         return here

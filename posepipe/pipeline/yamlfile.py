@@ -63,10 +63,15 @@ def _named(value: Any) -> Any:
     return [_named(item) for item in value] if isinstance(value, list) else value
 
 
-def load_yaml(path: Path, *, environment: Mapping[str, str] | None = None) -> YamlFile:
-    """Read a studio file. GraphError, with the line, for what is not YAML, has a key twice, or names an unset variable."""
+def variables(text: str) -> set[str]:
+    """Names of the environment variables that a studio file's text asks for."""
+    return {match[1] for match in _VARIABLE.finditer(text)}
+
+
+def load_yaml(path: Path, *, environment: Mapping[str, str] | None = None, text: str | None = None) -> YamlFile:
+    """Read a studio file, or its `text` that came from elsewhere. GraphError, with the line, for what is not YAML, has a key twice, or names an unset variable."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if text is None else text
     except FileNotFoundError:
         raise GraphError(
             "there is no such studio file", where=str(path), hint="give the path of a YAML file, e.g. examples/studio.yaml"
