@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -44,6 +45,31 @@ def test_a_network_runs_for_any_batch(network: Path, runtime: str) -> None:
         assert e.outputs == CONTRACT.outputs
         for n in (1, 4):
             assert e(_pair(n))["sum"].tolist() == [[3, 3]] * n
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_threads_change_nothing_in_the_answers(network: Path, runtime: str, threads: int) -> None:
+    """Batches that are divided among threads, evenly or not, in any order of sizes."""
+    rng = np.random.default_rng(threads)
+    with open_engine(network, msgspec.structs.replace(_options(runtime, precision="fp32"), threads=threads), contract=CONTRACT) as e:
+        for n in (4, 1, 5, 2, 3, 9, 4, 1):
+            given = {name: rng.normal(size=(n, 2)).astype(np.float32) for name in ("a", "b")}
+            found = e(given)["sum"]
+            assert found.shape == (n, 2)
+            np.testing.assert_allclose(found, given["a"] + given["b"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("dims", [[4, 2], ["N", "M"]])
+def test_networks_whose_batch_cannot_be_divided_run_whole(tmp_path: Path, runtime: str, dims: list[Any]) -> None:
+    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, dims) for n in ("a", "twice"))
+    graph = helper.make_graph([helper.make_node("Add", ["a", "a"], ["twice"])], "g", [a], [b])
+    path = tmp_path / "twice.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with open_engine(path, msgspec.structs.replace(_options(runtime, precision="fp32"), threads=2)) as e:
+        given = np.arange(8, dtype=np.float32).reshape(4, 2)
+        np.testing.assert_array_equal(e({"a": given})["twice"], 2 * given)
 
 
 @pytest.mark.parametrize("runtime", [*RUNTIMES, "stub"])
