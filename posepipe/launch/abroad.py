@@ -12,7 +12,7 @@ import msgspec
 
 from posepipe import __version__
 from posepipe.pipeline.clock import StudioClock
-from posepipe.pipeline.errors import PosepipeError, RunError
+from posepipe.pipeline.errors import ClusterError, PosepipeError
 
 from . import letters
 from .letters import Line
@@ -102,7 +102,7 @@ class Abroad(ABC):
 def _same(hello: Hello, worker: str) -> None:
     here = ".".join(platform.python_version_tuple()[:2])
     if hello.posepipe != __version__ or not hello.python.startswith(f"{here}."):
-        raise RunError(
+        raise ClusterError(
             f"posepipe {hello.posepipe} on Python {hello.python} there, posepipe {__version__} on Python {platform.python_version()} here",
             where=f"worker {worker}",
             hint=f"the same on every host: pip install 'posepipe[cluster]=={__version__}' in a Python {here}",

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _studio_arguments(run)
     run.add_argument("--offline", action="store_true", help="recordings only: every frame in order, nothing dropped, as fast as it goes")
     run.add_argument("--seconds", type=_positive, metavar="N", help="stop after N seconds; recordings loop for that long")
+    run.add_argument("--cluster", metavar="ADDRESS", help="run nodes with host: in a Ray cluster: auto, HOST:6379, ray://HOST:10001, local")
     run.add_argument("--await-subscribers", type=_count, default=0, metavar="N", help="hold the cameras until N subscribers are connected")
     run.add_argument(
         "--await-seconds", type=_positive, default=60.0, metavar="N", help="give up waiting for subscribers after N seconds (60)"
@@ -203,6 +204,7 @@ def _run(args: argparse.Namespace) -> int:
     done = run(
         args.studio,
         overrides=tuple(args.overrides),
+        cluster=args.cluster,
         offline=args.offline,
         seconds=args.seconds,
         subscribers=args.await_subscribers,

@@ -23,7 +23,9 @@ from posepipe.pipeline.graph import Plan
 from posepipe.pipeline.runner import Runner, Running
 
 from . import logs, preflight, spans, studio
+from .cluster import RayCluster, hosts
 from .nursery import can_fork
+from .outpost import Brief
 from .outside import watched
 from .pulling import pull
 from .reception import Reception
@@ -58,6 +60,7 @@ def run(
     summary: Path | None = None,
     trace: Path | None = None,
     metrics: str | None = None,
+    cluster: str | None = None,
     bench: bool = False,
     beside: Callable[[Supervisor], AbstractContextManager[object]] | None = None,
 ) -> Done:
@@ -72,6 +75,10 @@ def run(
     if offline and metrics:
         raise GraphError("--offline and --metrics exclude each other", where="posepipe run", hint="the endpoint shows a live studio")
     plan = studio.load(path, overrides=overrides)
+    if not offline:
+        _refuse_hosts_without_cluster(plan, cluster)
+    elif cluster:
+        raise GraphError("--offline and --cluster exclude each other", where="posepipe run", hint="offline, all runs here, in one process")
     spans.check(plan)
     if subscribers > 0 and not any(n.cls.publishes for n in plan.nodes):
         raise GraphError("nothing publishes, so no subscriber can connect", where=f"{path}: --await-subscribers", hint="add a publish.zmq")
@@ -93,7 +100,9 @@ def run(
         runner = Runner(plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=traced, warn=_warn)
     else:
         loud = logging.getLogger().isEnabledFor(logging.INFO)
-        runner = Supervisor(plan, rig=whole.rig, resolve=whole.resolve, seconds=seconds, trace=traced or sends, warn=_warn, loud=loud)
+        options: dict[str, Any] = {"seconds": seconds, "trace": traced or sends, "loud": loud}
+        outposts = RayCluster(cluster, plan, Brief.of(plan, overrides=overrides, **options)) if cluster else None
+        runner = Supervisor(plan, rig=whole.rig, resolve=whole.resolve, warn=_warn, outposts=outposts, **options)
     with contextlib.ExitStack() as around:
         around.enter_context(contextlib.closing(runner))
         asked = around.enter_context(_stopping(runner))
@@ -117,6 +126,16 @@ def run(
     if trace is not None and runner.trace is not None:
         _write(trace, runner.trace.chrome())
     return Done(figures, bool(asked))
+
+
+def _refuse_hosts_without_cluster(plan: Plan, cluster: str | None) -> None:
+    named = hosts(plan)
+    if cluster is None and named:
+        host, place = next(iter(named.items()))
+        hint = "posepipe run STUDIO --cluster ADDRESS (docs/cluster.md); or --cluster local: every host is this machine"
+        raise GraphError(f"it belongs on host {host!r}, and this run has no cluster", where=place, hint=hint)
+    if cluster is not None and not can_fork():
+        raise GraphError("--cluster needs Linux on this machine", where="posepipe run", hint="start the studio from a Linux machine")
 
 
 def _live(runner: Running, plan: Plan, *, offline: bool, total: int | None) -> None:

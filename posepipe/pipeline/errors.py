@@ -9,6 +9,7 @@
     - ChecksumError  what was fetched is not what its card names
   x PublishError     the stream cannot be published (port in use, bad address)
   x RecordError      a recording cannot be written (disk full, no permission)
+  x ClusterError     the hosts that a studio names cannot be had
   x RunError         a running studio stopped because of a fault
 """
 
@@ -67,6 +68,10 @@ class PublishError(PosepipeError):
 
 class RecordError(PosepipeError):
     """A recording cannot be written."""
+
+
+class ClusterError(PosepipeError):
+    """The hosts that a studio names cannot be had."""
 
 
 class RunError(PosepipeError):
