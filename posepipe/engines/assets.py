@@ -25,13 +25,14 @@ T = TypeVar("T")
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One exact wheel of a package index."""
+    """One exact wheel of a package index, or the archive (.tgz) of an npm package."""
 
     package: str
     version: str
     filename: str
     sha256: str
     bytes: int
+    registry: Literal["pypi", "npm"] = "pypi"
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

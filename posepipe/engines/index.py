@@ -20,6 +20,7 @@ from pathlib import Path
 from ..pipeline.errors import PullError
 
 PUBLIC_INDEX = "https://pypi.org/simple"
+PUBLIC_NPM = "https://registry.npmjs.org"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.5, text/html;q=0.2"
 _TIMEOUT_S = 30.0
 _ATTEMPTS = 4
@@ -116,6 +117,12 @@ def find_file(package: str, filename: str) -> str:
     if filename not in found:
         raise Unreachable(f"{bare(page)} does not list {filename}")
     return _keep_login(page, urllib.parse.urldefrag(urllib.parse.urljoin(final, found[filename])).url)
+
+
+def npm_file(package: str, filename: str) -> str:
+    """The address of an archive of an npm package, at npm's own setting of its registry, else the public one."""
+    registry = os.environ.get("NPM_CONFIG_REGISTRY") or PUBLIC_NPM
+    return f"{registry.rstrip('/')}/{package}/-/{filename}"
 
 
 def _keep_login(page: str, url: str) -> str:

