@@ -129,6 +129,8 @@ class Outpost:
                 line.socket.shutdown(socket.SHUT_RDWR)  # the listening thread may still be reading
             line.close()
             extension.join(2.0)
+            if extension.deserted:
+                os._exit(1)  # whatever else this process is for: its studio is gone, and nobody will ask for the status
 
     def _job(self, brief: Brief, clock: FarClock, ip: str) -> Job:
         plan = studio.load(Path(brief.file), overrides=brief.overrides, environment=brief.environment, text=brief.text)

@@ -1,7 +1,7 @@
 """Lines between the supervisor and workers on other hosts: the same letters, over tcp, encrypted, with a clock.
 
 The supervisor and the worker each keep an ordinary `Line`; a thread at either end carries what they say (`Switchboard`, `Extension`).
-A worker that hears nothing for two seconds hangs up, as if the supervisor had died: then it ends by itself. Descriptors do not travel.
+A worker that hears nothing for 1.5 s hangs up, as if the supervisor had died: then it ends by itself. Descriptors do not travel.
 
 The studio's clock is carried to the worker as NTP does it (RFC 5905, section 8): the worker asks for the time, halves the way,
 and believes the fastest of several answers. Its error is at most half of that answer's round trip.
@@ -23,9 +23,9 @@ from posepipe.pipeline.doorkeeper import Doorkeeper
 from .letters import Line
 
 LETTER, BEAT, TIME, BYE = b"L", b"B", b"T", b"Q"
-SILENT_S = 2.0
+SILENT_S = 1.5
 _FIRST_WORD_S = 20.0
-_BEAT_S = 0.4
+_BEAT_S = 0.25
 _POLL_MS = 100
 _MOST_BYTES = 1 << 20
 _LINGER_MS = 500
@@ -153,6 +153,8 @@ class Extension(threading.Thread):
         self.line, self._inner = Line.pair()
         self._clock = clock
         self.in_time = threading.Event()
+        self.deserted = False
+        """The supervisor fell silent without a word."""
         self._best: tuple[int, int] | None = None
         self._left = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -179,8 +181,9 @@ class Extension(threading.Thread):
                     going = self._hear() and going
                 else:
                     going = self._carry() and going
+        self.deserted = going
         self._inner.close()
-        self._dealer.close()
+        self._dealer.close(linger=0 if going else _LINGER_MS)
         self._context.term()
 
     def _hear(self) -> bool:
