@@ -224,7 +224,7 @@ class Supervisor:
             self._fail(stopped_by(e))
 
     def _watch_on(self) -> None:
-        told = False
+        told, look_at_s = False, 0.0
         while not self._closed:
             for key, _ in self._selector.select(_TICK_S):
                 if isinstance(key.data, Member):
@@ -234,7 +234,10 @@ class Supervisor:
             if self._stop_asked and not told:
                 told = True
                 self._tell_to_stop()
-            self._look_after(time.monotonic())
+            now_s = time.monotonic()
+            if now_s >= look_at_s:
+                look_at_s = now_s + _TICK_S
+                self._look_after(now_s)
             with self._changed:
                 self._changed.notify_all()
 

@@ -40,6 +40,7 @@ _BEAT_S = 0.2
 _DRAIN_S = 10.0
 _SPANS_AT_ONCE = 200
 _ENTRIES_AT_ONCE = 500
+_ENTRIES_EVERY_NS = 100_000_000
 _CONNECTED_WITHIN_S = 3.0
 
 
@@ -91,7 +92,7 @@ class Workshop:
         self._start = letters.Start(0, 0.0, {}, [])
         self._over = threading.Event()
         self._told: dict[str, int] = {}
-        self._told_end = self._told_quality = 0
+        self._told_end = self._told_quality = self._entered_ns = 0
 
     def _tell(self, letter: letters.Letter) -> None:
         self._line.send(letter)
@@ -149,7 +150,7 @@ class Workshop:
                 slot.node.begin_rounds_together(self._start.round_s)
         gc.collect()
         gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
-        self._shared.after = self._entries
+        self._shared.after = self._now_and_then
         part.start(self._start.start_ns, next_seq=self._start.next_seq)
         while part.running and self._shared.failure is None and not self._shared.stop.wait(0.1):
             pass
@@ -212,6 +213,13 @@ class Workshop:
 
     def _warn(self, text: str) -> None:
         self._tell(letters.Said(logging.WARNING, self._warns_as, text))
+
+    def _now_and_then(self) -> None:
+        """After each piece of work. What a killed worker had not yet told counts as lost with it: so not only with every beat."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._entered_ns > _ENTRIES_EVERY_NS:
+            self._entered_ns = now_ns
+            self._entries()
 
     def _entries(self) -> None:
         events = self._tap.take()

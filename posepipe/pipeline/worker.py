@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -91,18 +91,23 @@ class Slot:
     def has_room(self) -> bool:
         return all(link.room for link in self.outputs)
 
-    @property
-    def has_news_of_end(self) -> bool:
-        return any(link.ended and not len(link) and i not in self.ended_inputs for i, link in enumerate(self.inputs))
-
-    def next_input(self) -> Link | None:
-        """The input whose packet is oldest. Offline a join reads nothing before every input that goes on has something.
-
-        So no camera gets ahead of the others in memory, and frames are joined in the same order in every run.
+    def turn(self) -> tuple[bool, Link | None]:
+        """Whether an input has ended, and the input whose packet is oldest. Offline a join reads nothing before every input that
+        goes on has something: no camera gets ahead of the others in memory, and frames are joined in the same order in every run.
         """
-        if self.shared.offline and self.plan.cls.fan_in and any(not len(link) and not link.ended for link in self.inputs):
-            return None
-        return min((link for link in self.inputs if len(link)), key=lambda link: link.head_ns, default=None)
+        ended, starved = False, False
+        oldest: Link | None = None
+        oldest_ns = 0
+        for i, link in enumerate(self.inputs):
+            if len(link):
+                head_ns = link.head_ns
+                if oldest is None or head_ns < oldest_ns:
+                    oldest, oldest_ns = link, head_ns
+            elif not link.ended:
+                starved = True
+            elif i not in self.ended_inputs:
+                ended = True
+        return ended, None if starved and self.shared.offline and self.plan.cls.fan_in else oldest
 
     def run(self, link: Link) -> None:
         packet = link.get()
@@ -293,11 +298,16 @@ class Worker(threading.Thread):
         self._inbox = inbox
         self.ready: threading.Condition = threading.Condition() if inbox is None else Doorbell(inbox)
         self.slots: list[Slot] = []
+        self._ordered: list[Slot] = []
+        self._wakers: list[Slot] = []
         self.sources: list[Slot] = []
         """Sources whose links to other processes hear of their readers by this worker's inbox."""
         self._shared = shared
 
     def run(self) -> None:
+        joins, others = [s for s in self.slots if s.plan.cls.fan_in], [s for s in self.slots if not s.plan.cls.fan_in]
+        self._ordered = [*joins, *reversed(others)]
+        self._wakers = [slot for slot in self.slots if type(slot.node).wake_ns is not Node.wake_ns]
         try:
             while not self._shared.failure and not all(slot.ended for slot in (*self.sources, *self.slots)):
                 work = self._pick()
@@ -323,16 +333,16 @@ class Worker(threading.Thread):
             if self._inbox is not None:
                 self._inbox.handle()
             now = self._shared.clock.now_ns()
-            wakes = [(w, slot) for slot in self.slots if not slot.ended and (w := slot.node.wake_ns()) is not None]
+            wakes = [(w, slot) for slot in self._wakers if not slot.ended and (w := slot.node.wake_ns()) is not None]
             for wake, slot in wakes:
                 if wake <= now and not slot.plan.cls.fan_in:
                     return partial(slot.on_time, now)
-            for slot in self._order():
-                if slot.has_room and slot.has_news_of_end:
-                    return slot.on_ends
-                link = slot.next_input()
-                if link is not None and slot.has_room:
-                    return partial(slot.run, link)
+            for slot in self._ordered:
+                ended, link = slot.turn()
+                if not ended and link is None:
+                    continue
+                if slot.has_room:
+                    return slot.on_ends if ended or link is None else partial(slot.run, link)
                 if link is not None and not slot.plan.cls.fan_in:
                     break  # a lossless link is full: nothing upstream may overtake
             for wake, slot in wakes:
@@ -347,7 +357,3 @@ class Worker(threading.Thread):
             self.ready.sleep(timeout_s)
         else:
             self.ready.wait(timeout_s)
-
-    def _order(self) -> Iterator[Slot]:
-        yield from (slot for slot in self.slots if slot.plan.cls.fan_in)
-        yield from (slot for slot in reversed(self.slots) if not slot.plan.cls.fan_in)
