@@ -130,7 +130,10 @@ def test_a_killed_camera_is_missing_and_comes_back(hall: StudioFiles, studio: Ca
     assert running.ps()["capture/east"]["restarts"] == 1
     figures, err = running.stop()
     assert "worker capture/east was killed by SIGKILL; it is started again (restart 1)" in err
-    assert {d["reason"] for d in figures["dropped"] if d["node"] == "capture/east"} <= {"its worker was down", "lost with worker capture/east"}
+    assert {d["reason"] for d in figures["dropped"] if d["node"] == "capture/east"} <= {
+        "its worker was down",
+        "lost with worker capture/east",
+    }
 
 
 def test_a_killed_compute_worker_comes_back_and_the_ledger_balances(studio: Callable[..., Running]) -> None:
