@@ -33,7 +33,7 @@ def test_offline_runs_to_the_end_and_loses_nothing(hall: StudioFiles) -> None:
         "smooth",
         "publish",
     }
-    assert {"count", "p50_ms", "p95_ms", "p99_ms", "max_ms"} == set(figures["nodes"]["heatmaps"])
+    assert {"count", "p50_ms", "p95_ms", "p99_ms", "max_ms", "queue"} == set(figures["nodes"]["heatmaps"])
     assert set(figures["end_to_end_ms"]) == {"p50", "p95", "p99"}
     assert {"cpu_percent", "rss_mb", "machine"} <= set(figures)
     trace = json.loads((hall.folder / "out/trace.json").read_text())

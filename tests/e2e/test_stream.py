@@ -48,16 +48,16 @@ def streams(hall: StudioFiles, tmp_path: Path) -> Iterator[StudioFiles]:
     return hall
 
 
-def test_streams_are_stamped_when_they_arrive_and_end_with_a_word(streams: StudioFiles) -> None:
+def test_streams_are_stamped_when_they_arrive_and_are_missed_with_a_word(streams: StudioFiles) -> None:
     listener = Listener(streams.address)
     began_ns = time.time_ns()
-    done = streams.run("--summary", "s.json")
+    done = streams.run("--seconds", "8", "--summary", "s.json")
     instants = listener.stop()
     assert done.returncode == 0, done.stderr
     figures = json.loads((streams.folder / "s.json").read_text())
     assert figures["balance"] == 0
     assert figures["captured"] >= 3 * 100
-    assert "the stream has ended" in done.stderr
+    assert done.stderr.count("trying again") == 3, "each is told once, when its server has closed"
     assert sum(bool(m["people"]) for m in instants) > 10
     assert all(began_ns < m["t_capture_ns"] <= m["t_publish_ns"] <= time.time_ns() for m in instants)
     assert max(len(m["sync"]["views"]) for m in instants) == 3
@@ -69,9 +69,12 @@ def test_offline_refuses_a_stream(streams: StudioFiles) -> None:
     assert "is a live stream" in refused.stderr
 
 
-def test_nobody_serves_the_stream(hall: StudioFiles) -> None:
+def test_nobody_serves_the_stream_and_the_studio_goes_on_without_it(hall: StudioFiles) -> None:
     hall.nodes["capture"]["each"]["east"] = "tcp://127.0.0.1:9"
-    done = hall.run()
-    assert done.returncode == 2
-    assert "tcp://127.0.0.1:9 cannot be opened" in done.stderr
-    assert "-> is the camera on" in done.stderr
+    done = hall.run("--seconds", "3", "--summary", "s.json")
+    assert done.returncode == 0, done.stderr
+    assert "camera east: " in done.stderr
+    assert "trying again" in done.stderr
+    figures = json.loads((hall.folder / "s.json").read_text())
+    assert figures["balance"] == 0
+    assert figures["published"] > 0

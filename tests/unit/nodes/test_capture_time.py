@@ -155,14 +155,14 @@ def test_without_reports_or_unasked_it_is_arrival() -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_after_a_return_jitter_does_not_spoil_what_is_known_of_the_way(seed: int) -> None:
-    """Ways of 35 to 50 ms: half a second after the return, and before a report, stamps are good to a few milliseconds."""
+    """Ways of 35 to 50 ms: half a second after the return, and before a report, stamps are good to 10 ms (the best of 15 ways of so wide a spread)."""
     rng = np.random.default_rng(seed)
     packets = stream([int(d) for d in rng.uniform(35, 50, 330) * MS])
     clock = CaptureClock()
     stamps(clock, packets[:300], told_error_ns=0)
     clock.connected()
     for stamp, (_, captured, arrived) in list(zip(stamps(clock, packets[300:]), packets[300:], strict=True))[15:]:
-        assert abs(stamp - captured) < 6 * MS
+        assert abs(stamp - captured) < 10 * MS
         assert stamp <= arrived
 
 
