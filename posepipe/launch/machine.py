@@ -42,6 +42,15 @@ def memory_mb(pids: Iterable[int]) -> float:
     return round(total, 1)
 
 
+def processor_s(pids: Iterable[int]) -> float:
+    """Processor time that these processes have taken, with those of their children that have ended."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            total += sum(psutil.Process(pid).cpu_times()[:4])
+    return total
+
+
 class Machine:
     """This machine, and what this process (with its children) takes of it between construction and `stop`."""
 
@@ -53,13 +62,17 @@ class Machine:
         self.rss_mb = 0.0
         self._load_end = self._load_start
 
-    def stop(self, *, memory_mb: float | None = None) -> None:
-        """Take the figures at the end of the run; later calls change nothing. memory_mb: of a studio of several processes."""
+    def stop(self, *, memory_mb: float | None = None, before_s: float = 0.0) -> None:
+        """Take the figures at the end of the run; later calls change nothing.
+
+        Of a studio of several processes: memory_mb, and before_s, the processor time that they had taken before the start (the
+        system tells of children when they have ended, and then of their whole life).
+        """
         if self._stopped:
             return
         self._stopped = True
         spent_s = time.monotonic() - self._start_s
-        self.cpu_percent = round(100 * (self._cpu_s() - self._cpu_start_s) / spent_s, 1) if spent_s > 0 else 0.0
+        self.cpu_percent = round(100 * (self._cpu_s() - self._cpu_start_s - before_s) / spent_s, 1) if spent_s > 0 else 0.0
         self.rss_mb = memory_mb if memory_mb is not None else round(psutil.Process().memory_info().rss / 1e6, 1)
         self._load_end = _load()
 

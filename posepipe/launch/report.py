@@ -41,7 +41,7 @@ def summary(runner: Running, *, machine: Machine) -> dict[str, Any]:
     100 is one core; `rss_mb` what all processes took together at most, shared pages counted once; `people` and `reproj_px` are medians
     over the published instants (None when nobody was seen).
     """
-    machine.stop(memory_mb=runner.memory_mb)
+    machine.stop(memory_mb=runner.memory_mb, before_s=runner.opened_with_s)
     now = runner.snapshot()
     trace = runner.trace
     # offline the queues are filled on purpose: a latency says nothing there

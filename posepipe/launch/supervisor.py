@@ -33,7 +33,7 @@ from .books import Books
 from .crew import Member, State
 from .introductions import Introductions
 from .letters import Line
-from .machine import memory_mb
+from .machine import memory_mb, processor_s
 from .nursery import Born, Died, Nursery
 from .outpost import Outposts
 from .rings import RingHouse
@@ -73,6 +73,7 @@ class Supervisor:
         self._runs_on: dict[str, str] = {}
         self._newest: dict[str, letters.Newest] = {}
         self.memory_mb: float | None = 0.0
+        self.opened_with_s = 0.0
         self._weigh_at_s = 0.0
         self._round_s = 0.0
         self._start_ns = 0
@@ -146,6 +147,7 @@ class Supervisor:
         return min(self.books.subscribers.values(), default=0)
 
     def start(self) -> None:
+        self.opened_with_s = processor_s([self._nursery.pid, *(m.pid for m in self.crew.values() if m.pid)])
         self._began_ns = time.monotonic_ns()
         self._start_ns = self.clock.now_ns() + 50_000_000
         for member in self.crew.values():

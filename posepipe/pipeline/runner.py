@@ -40,6 +40,8 @@ class Running(Protocol):
     trace: TraceLog | None
     memory_mb: float | None
     """What all processes of the studio took together at most; None when it has only this one."""
+    opened_with_s: float
+    """Processor time that its other processes had taken when it started."""
 
     def opened(self) -> Mapping[str, Any]: ...
     def begin_rounds_together(self, round_s: float) -> None: ...
@@ -78,6 +80,7 @@ class Runner:
     ) -> None:
         self.plan, self.offline = plan, offline
         self.memory_mb: float | None = None
+        self.opened_with_s = 0.0
         self.ledger = Ledger(side_nodes=side_nodes(plan))
         self.trace = TraceLog() if trace else None
         self.shared = Shared(offline=offline, trace=self.trace, ledger=self.ledger)
