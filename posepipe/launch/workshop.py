@@ -42,6 +42,7 @@ _SPANS_AT_ONCE = 200
 _ENTRIES_AT_ONCE = 500
 _ENTRIES_EVERY_NS = 100_000_000
 _CONNECTED_WITHIN_S = 3.0
+_BEHIND = 10
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,10 @@ class Workshop:
         gc.collect()
         gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
         self._shared.after = self._now_and_then
+        if not part.workers:
+            # An instant under way goes before the next pictures. Otherwise one late instant slows the decoding of the next, which is then
+            # late as well, and so on until one is dropped: latency jumps from a fast rhythm to a slow one and stays there for seconds.
+            os.nice(_BEHIND)
         part.start(self._start.start_ns, next_seq=self._start.next_seq)
         while part.running and self._shared.failure is None and not self._shared.stop.wait(0.1):
             pass
