@@ -6,12 +6,10 @@ beats, sends its ledger entries and figures, and hears its orders. Frame rings b
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
 import selectors
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -37,13 +35,11 @@ from .machine import memory_mb, processor_s
 from .nursery import Born, Died, Nursery
 from .outpost import Outposts
 from .rings import RingHouse
+from .ward import Ward
 from .workshop import Job
 
 _TICK_S = 0.05
 _OPEN_WITHIN_S = 120.0
-_SETTLE_S = 1.0
-"""What a killed worker held is accounted for when nothing was heard of it for so long."""
-_LOST_AFTER_S = 15.0
 _WEIGH_EVERY_S = 5.0
 
 
@@ -80,7 +76,6 @@ class Supervisor:
         self._began_ns = self._ended_ns = 0
         self._stop_asked = False
         self._fault: PosepipeError | None = None
-        self._sweeps: list[tuple[float, int, Member]] = []
         self._changed = threading.Condition()
         by_worker: dict[str, list[str]] = {}
         for node in plan.nodes:
@@ -93,6 +88,7 @@ class Supervisor:
         self._rings = RingHouse(plan, self.crew)
         self._introductions = Introductions(plan, self.crew)
         self._outposts = outposts
+        self._ward = Ward(plan, self.crew, self.books, outposts=outposts, warn=self.warn, spawn=self._spawn, fail=self._fail)
         token, self._secret = secrets.token_hex(6), secrets.token_bytes(8)
         job = Job(
             plan,
@@ -149,6 +145,7 @@ class Supervisor:
     def start(self) -> None:
         self.opened_with_s = processor_s([self._nursery.pid, *(m.pid for m in self.crew.values() if m.pid)])
         self._began_ns = time.monotonic_ns()
+        self._ward.began = True
         self._start_ns = self.clock.now_ns() + 50_000_000
         for member in self.crew.values():
             if member.state == State.READY:
@@ -164,7 +161,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Planned stop: the sources end, what is under way is finished."""
-        self._stop_asked = True  # the watching thread tells the workers: this may be called by a signal handler
+        self._stop_asked = self._ward.stopping = True  # the watching thread tells the workers: this may be called by a signal handler
 
     def finish(self, *, timeout_s: float = 10.0) -> None:
         """Wait for the drain, end what is left, settle the ledger. RunError when a part of the studio that it cannot do without failed."""
@@ -239,14 +236,15 @@ class Supervisor:
             now_s = time.monotonic()
             if now_s >= look_at_s:
                 look_at_s = now_s + _TICK_S
-                self._look_after(now_s)
+                self._weigh(now_s)
+                self._ward.look_after(now_s)
             with self._changed:
                 self._changed.notify_all()
 
     def _tell_to_stop(self) -> None:
         for member in self.crew.values():
             if member.state == State.WAITING:
-                self._give_up(member, quietly=True)
+                self._ward.give_up(member, quietly=True)
             elif member.line is not None and (set(member.nodes) & self._source_names or not self._began_ns):
                 member.line.send(letters.Stop())
 
@@ -336,11 +334,7 @@ class Supervisor:
 
     def _note(self, member: Member, beat: letters.Beat) -> None:
         self.books.note(member.name, beat)
-        restart = member.patience.restart
-        key, limit_s = ("open_s", restart.open_s) if member.state == State.OPENING else ("hang_s", restart.hang_s)
-        for name, node in beat.nodes.items():
-            if node.busy_s > limit_s:
-                self._kill(member, f"{name} has been in one call for {node.busy_s:.0f} s ({key}: {limit_s:g})")
+        self._ward.judge(member, beat)
 
     # life and death -------------------------------------------------------------------------------------------------------------------
 
@@ -353,78 +347,18 @@ class Supervisor:
     def _died(self, member: Member, status: int) -> None:
         while member.line is not None:  # what it said before it died
             self._hear(member)
-        now_s = time.monotonic()
-        member.died_at_s = now_s
-        if member.state in (State.DONE, State.FAILED):
-            return
-        failed = member.fault is not None or status != 0
-        how = member.why or (f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with {status}")
-        member.why = ""
-        if not self._began_ns and member.fault is not None:  # a studio that cannot open is refused
-            self._fail(member.fault)
-            return
-        for other in self.crew.values():
-            if other.alive and other.line is not None:
-                other.line.send(letters.Gone(member.name))
-        self._sweeps.append((now_s + _SETTLE_S, time.monotonic_ns(), member))
-        wait_s = None if self._stop_asked else member.patience.after_death(now_s, failed=failed)
-        if wait_s is None:
-            member.fault = member.fault or RunError(f"worker {member.name} {how}", where="the studio", hint="the log above may say why")
-            self._give_up(member, quietly=self._stop_asked)
-            return
-        member.state, member.again_at_s = State.WAITING, now_s + wait_s
-        member.restarts += 1
-        fault = f": {member.fault.what}" if member.fault is not None else ""
-        self.warn(f"worker {member.name} {how}{fault}; it is started again (restart {member.restarts})")
-
-    def _give_up(self, member: Member, *, quietly: bool = False) -> None:
-        """It stays dead. A studio goes on without a camera, a recorder or a view, not without what leads to its publication."""
-        member.state = State.FAILED
-        for name in member.nodes:
-            self.books.ended.add(name)
-            for other in self.crew.values():
-                if other.alive and other.line is not None:
-                    other.line.send(letters.Ended(name))
-        if quietly:
-            return
-        sources_left = any(m.alive or m.state == State.WAITING for m in self.crew.values() if set(m.nodes) & self._source_names)
-        side = set(member.nodes) <= self.books.ledger.side_nodes
-        if (set(member.nodes) <= self._source_names and sources_left) or side:
-            self.warn(
-                f"worker {member.name} is given up: {member.fault.what if member.fault else 'it ended'}; the studio goes on without it"
-            )
-        else:
-            self._fail(member.fault or RunError(f"worker {member.name} has ended", where="the studio"))
-
-    def _kill(self, member: Member, why: str) -> None:
-        if member.host and self._outposts is not None and not member.why:
-            member.why = f"was stopped: {why}"
-            self._outposts.kill(member.name)
-        elif member.pid and not member.why:
-            member.why = f"was stopped: {why}"
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(member.pid, signal.SIGKILL)
+        self._ward.died(member, status)
 
     def _fail(self, error: PosepipeError) -> None:
         with self._changed:
             self._fault = self._fault or error
             self._changed.notify_all()
 
-    def _look_after(self, now_s: float) -> None:
+    def _weigh(self, now_s: float) -> None:
         if now_s >= self._weigh_at_s:
             self._weigh_at_s = now_s + _WEIGH_EVERY_S
             pids = [os.getpid(), self._nursery.pid, *(m.pid for m in self.crew.values() if m.alive and m.pid)]
             self.memory_mb = max(self.memory_mb or 0.0, memory_mb(pids))
-        for member in self.crew.values():
-            if member.state == State.WAITING and now_s >= member.again_at_s:
-                self._spawn(member)
-            elif member.alive and now_s - member.last_beat_s > member.may_be_silent_s:
-                self._kill(member, f"nothing was heard of it for {now_s - member.last_beat_s:.1f} s")
-        for sweep in [s for s in self._sweeps if now_s >= s[0]]:
-            self._sweeps.remove(sweep)
-            _, before_ns, member = sweep
-            self.books.ledger.give_up(member.nodes[-1], f"lost with worker {member.name}", before_ns=before_ns)
-        self.books.ledger.give_up("graph", "lost on the way", before_ns=time.monotonic_ns() - int(_LOST_AFTER_S * 1e9))
 
 
 class _Address:

@@ -33,7 +33,7 @@ class Durations:
     """The last 65,536 durations of one thing, and a histogram of all; appends are a few hundred nanoseconds. Written by one thread."""
 
     def __init__(self) -> None:
-        self._ring = np.zeros(_KEEP, np.int64)
+        self._ring = np.full(_KEEP, 0, np.int64)  # in memory from the start: a process that grows for half an hour looks like a leak
         self._buckets = [0] * (len(_BOUNDS_NS) + 1)
         self._total_ns = 0
         self.count = 0
@@ -101,7 +101,7 @@ class Quality:
     """People and reprojection error of the last 65,536 published instants. Written by one thread."""
 
     def __init__(self) -> None:
-        self._people = np.zeros(_KEEP, np.int32)
+        self._people = np.full(_KEEP, 0, np.int32)
         self._reproj_px = np.full(_KEEP, np.nan, np.float32)
         self.count = 0
 

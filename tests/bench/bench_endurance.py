@@ -37,6 +37,12 @@ def names(pid: int) -> dict[int, str]:
     return {row["pid"]: row["name"] for row in json.loads(out) if row["pid"] in family}
 
 
+def minutes(rows: list[tuple[float, float, int, int]]) -> list[float]:
+    """Mean PSS of every whole minute."""
+    last = int(max((r[0] for r in rows), default=0.0) // 60)
+    return [fmean([r[1] for r in rows if r[0] // 60 == k]) for k in range(last)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=600)
@@ -69,13 +75,16 @@ def main() -> None:
                         continue  # it has ended
         figures = json.loads(summary.read_text())
     print(f"received {received} skeleton messages; balance {figures['balance']}")
-    print(f"{'worker':16} {'PSS MB':>8} {'growth MB':>10} {'fds':>8} {'ring maps':>10}")
+    print(f"{'worker':16} {'PSS MB':>8} {'growth MB':>10} {'fds':>8} {'ring maps':>10}  PSS MB minute by minute")
     for pid, name in workers.items():
         rows = [r for r in seen[pid] if r[0] > 60] or seen[pid]
         first, last = rows[: max(len(rows) // 9, 1)], rows[-max(len(rows) // 9, 1) :]
         growth = fmean(r[1] for r in last) - fmean(r[1] for r in first)
         fds, rings = {r[2] for r in rows}, {r[3] for r in rows}
-        print(f"{name:16} {last[-1][1]:8.1f} {growth:+10.2f} {min(fds)}-{max(fds):<5} {min(rings)}-{max(rings)}")
+        print(
+            f"{name:16} {last[-1][1]:8.1f} {growth:+10.2f} {min(fds)}-{max(fds):<5} {min(rings)}-{max(rings):<8}",
+            *(f"{m:.1f}" for m in minutes(seen[pid])),
+        )
 
 
 if __name__ == "__main__":
