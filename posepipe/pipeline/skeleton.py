@@ -58,7 +58,29 @@ COCO17 = _layout(
     _TRUNK_AND_LIMBS + " nose-left_eye nose-right_eye left_eye-left_ear right_eye-right_ear",
 )
 
-SKELETONS: dict[str, Skeleton] = {s.name: s for s in (BLAZEPOSE33, COCO17)}
+_LIMBS_AND_NECK = (
+    "neck-left_shoulder neck-right_shoulder left_shoulder-left_elbow left_elbow-left_wrist right_shoulder-right_elbow right_elbow-right_wrist "
+    "left_hip-left_knee left_knee-left_ankle right_hip-right_knee right_knee-right_ankle "
+    "neck-nose nose-left_eye nose-right_eye left_eye-left_ear right_eye-right_ear"
+)
+
+COCO18 = _layout(
+    "coco18",
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear",
+    _LIMBS_AND_NECK + " neck-left_hip neck-right_hip",
+)
+
+BODY25 = _layout(
+    "body25",
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip right_hip right_knee right_ankle "
+    "left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe left_small_toe left_heel "
+    "right_big_toe right_small_toe right_heel",
+    _LIMBS_AND_NECK + " neck-mid_hip mid_hip-left_hip mid_hip-right_hip left_ankle-left_big_toe left_big_toe-left_small_toe "
+    "left_ankle-left_heel right_ankle-right_big_toe right_big_toe-right_small_toe right_ankle-right_heel",
+)
+
+SKELETONS: dict[str, Skeleton] = {s.name: s for s in (BLAZEPOSE33, COCO17, COCO18, BODY25)}
 
 
 def skeleton(name: str) -> Skeleton:
