@@ -6,33 +6,39 @@ A runtime is imported only by its own file, and that file only when an engine is
 from __future__ import annotations
 
 import abc
-import importlib
-import importlib.metadata
-import importlib.util
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError, did_you_mean
 from .assets import TensorCard
 
-RuntimeName = Literal["onnxruntime", "openvino", "stub"]
-Precision = Literal["fp32", "bf16"]
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch", "stub"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to run a network. `auto` takes what is fastest here; threads 0 lets the runtime choose."""
+    """How to run a network. `auto` takes what is fastest here; threads 0 lets the runtime choose.
 
-    runtime: Literal["auto", "onnxruntime", "openvino", "stub"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int = 0
+    device: cpu, cuda, cuda:1, ...; auto takes a GPU that a runtime can use, else the processor. instances: how many runs may be under way
+    at once (`Engine.submit`). max_batch: compiled engines take batches up to this.
+    """
+
+    runtime: Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch", "stub"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: Annotated[int, Meta(ge=0)] = 0
+    instances: Annotated[int, Meta(ge=1, le=64)] = 1
+    max_batch: Annotated[int, Meta(ge=1, le=1024)] = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +78,26 @@ class Contract:
         return cls(a, b)
 
 
+class Pending:
+    """A run under way."""
+
+    def __init__(self, run: Future[dict[str, NDArray[Any]]]) -> None:
+        self._run = run
+
+    def done(self) -> bool:
+        """Whether `result` would return at once."""
+        return self._run.done()
+
+    def result(self) -> dict[str, NDArray[Any]]:
+        """Wait for the outputs. They may be overwritten once as many runs as the engine has instances were submitted after this one."""
+        return self._run.result()
+
+
 class Engine(abc.ABC):
     """An opened network. Not for use by several threads at once: open one each.
 
     inputs, outputs: the named arrays. runtime, precision, device: what it runs on in fact. reason: why this runtime and precision.
+    instances: how many runs can be under way at once.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -84,6 +106,9 @@ class Engine(abc.ABC):
     precision: Precision
     device: str
     reason: str
+    instances: int = 1
+    _queues: tuple[ThreadPoolExecutor, ...] = ()
+    _turn: int = 0
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run the network once. The arrays that come back may be overwritten by the next call: copy what is kept.
@@ -91,14 +116,33 @@ class Engine(abc.ABC):
         Raises EngineError, which states wanted and given, when a name, a shape or a number type is not what the network takes.
         """
         self._check(inputs)
-        return self._run(inputs)
+        if self._queues:
+            return self._queues[0].submit(self._run, inputs, 0).result()
+        return self._run(inputs, 0)
+
+    def submit(self, inputs: Arrays) -> Pending:
+        """Start a run and return; the inputs must not be changed before it is done. Runs are spread over the instances in turn, and one
+        whose instance is busy waits for it. Raises EngineError as a call does; what goes wrong in the run itself is raised by `result`.
+        """
+        self._check(inputs)
+        if not self._queues:  # one thread each: the runs of an instance share its buffers, so they must not overtake each other
+            self._queues = tuple(ThreadPoolExecutor(1, thread_name_prefix=f"posepipe:engine{i}") for i in range(self.instances))
+        instance, self._turn = self._turn, (self._turn + 1) % self.instances
+        return Pending(self._queues[instance].submit(self._run, inputs, instance))
 
     @abc.abstractmethod
-    def _run(self, inputs: Arrays) -> dict[str, NDArray[Any]]: ...
+    def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
+        """Run the network on one of the instances, 0 to `instances` - 1; different ones at once by different threads."""
 
-    @abc.abstractmethod
     def close(self) -> None:
-        """Give back memory and threads. The engine cannot be called afterwards."""
+        """Wait for the runs under way, and give back memory and threads. The engine cannot be called afterwards."""
+        for queue in self._queues:
+            queue.shutdown()
+        self._queues = ()
+        self._close()
+
+    @abc.abstractmethod
+    def _close(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -122,14 +166,16 @@ class Engine(abc.ABC):
 
 
 def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None = None, answers: Arrays | None = None) -> Engine:
-    """Open an ONNX file with the runtime that the options name (`auto`: OpenVINO where it is installed, else ONNX Runtime).
+    """Open an ONNX file with the runtime that the options name (`auto`: see `posepipe.engines.runtimes.choose`).
 
     contract: what the network must take and give; one that differs is refused. answers: what the runtime `stub` gives, one item
     of every output; it reads no file. Raises EngineError: no such file, not a network, runtime not installed, contract not met.
     """
-    runtime, reason = _choose(options)
+    from . import runtimes
+
     where = str(path)
-    if runtime == "stub":
+    _must_be_options(options)
+    if options.runtime == "stub":
         from .stub import StubEngine
 
         if contract is None or answers is None:
@@ -137,7 +183,8 @@ def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None
         return StubEngine(contract, answers)
     if not path.is_file():
         raise EngineError("there is no such network file", where=where, hint="`posepipe pull` lists the networks that it fetches")
-    engine = _open(runtime, path, options, reason)
+    name, reason = runtimes.choose(options, path)
+    engine = runtimes.open_with(name, path, options, reason)
     if contract is not None:
         try:
             _must_agree(engine, contract, where)
@@ -147,32 +194,15 @@ def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None
     return engine
 
 
-def _open(runtime: RuntimeName, path: Path, options: EngineOptions, reason: str) -> Engine:
-    if runtime == "openvino":
-        from .openvino import OpenvinoEngine
-
-        return OpenvinoEngine(path, precision=options.precision, threads=options.threads, reason=reason)
-    from .onnxruntime import OnnxruntimeEngine
-
-    return OnnxruntimeEngine(path, precision=options.precision, threads=options.threads, reason=reason)
-
-
-def _choose(options: EngineOptions) -> tuple[RuntimeName, str]:
-    if options.threads < 0:
-        raise EngineError(f"threads is {options.threads}", hint="0 lets the runtime choose, 1 and more are taken as they are")
-    if options.runtime == "stub":
-        return "stub", "asked for"
-    usable = {r.name: r for r in runtimes() if r.usable}
-    if options.runtime == "auto":
-        if "openvino" in usable:
-            return "openvino", "auto: the fastest that is installed for this processor"
-        if "onnxruntime" in usable:
-            return "onnxruntime", "auto: OpenVINO is not installed (`pip install posepipe[openvino]` is up to twice as fast)"
-        raise EngineError("no inference runtime is installed", hint="pip install onnxruntime, or posepipe[openvino]")
-    if options.runtime not in usable:
-        hint = f"pip install {options.runtime}, or write `runtime: auto`"
-        raise EngineError(f"the runtime {options.runtime} is not installed", hint=hint)
-    return options.runtime, "asked for"
+def _must_be_options(options: EngineOptions) -> None:
+    """Refuse what a studio file could not say: a struct that is made in Python is not looked at by msgspec."""
+    for field in msgspec.structs.fields(EngineOptions):
+        value = getattr(options, field.name)
+        try:
+            msgspec.convert(value, field.type)
+        except msgspec.ValidationError as e:
+            hint = did_you_mean(str(value), get_args(field.type)) if get_origin(field.type) is Literal else ""
+            raise EngineError(f"{field.name} is {value!r}: {e}", where="engine options", hint=hint) from None
 
 
 def _must_agree(engine: Engine, contract: Contract, where: str) -> None:
@@ -185,34 +215,3 @@ def _must_agree(engine: Engine, contract: Contract, where: str) -> None:
                 raise EngineError(
                     f"the {kind} should be {spec}, the network has {found}", where=where, hint="this is not the network of that card"
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """One runtime, for `posepipe doctor`. why: empty when usable."""
-
-    name: str
-    usable: bool
-    version: str
-    why: str
-
-
-def runtimes() -> list[Runtime]:
-    """All runtimes that posepipe knows of, whether they can be used here, and if not why. Imports none of them."""
-    return [
-        _installed("openvino", "pip install posepipe[openvino]"),
-        _installed("onnxruntime", "pip install onnxruntime"),
-        Runtime("stub", True, "", ""),
-        Runtime("tensorrt", False, "", "not built yet in this release"),
-        Runtime("torch", False, "", "not built yet in this release"),
-    ]
-
-
-def _installed(name: str, how: str) -> Runtime:
-    if importlib.util.find_spec(name) is None:
-        return Runtime(name, False, "", f"not installed: {how}")
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown version"
-    return Runtime(name, True, version, "")

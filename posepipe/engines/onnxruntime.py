@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoModel, NotImplemented
 
 from ..pipeline.errors import EngineError
-from .engine import Arrays, Engine, TensorSpec
+from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 
 class OnnxruntimeEngine(Engine):
-    """One session; always float32, which is the only precision that its CPU kernels have for these networks."""
+    """One session, which runs for several threads at once: instances share its threads and hold no memory of their own.
 
-    def __init__(self, path: Path, *, precision: str, threads: int, reason: str) -> None:
-        if precision == "bf16":
+    precision auto is fp32, the only one that its CPU kernels have for these networks; fp16 and int8 are what the file says.
+    """
+
+    def __init__(self, path: Path, options: EngineOptions, reason: str) -> None:
+        threads, self.instances = options.threads, options.instances
+        if options.precision == "bf16":
             raise EngineError("ONNX Runtime has no bf16 on a CPU", where=str(path), hint="write `precision: auto`, or `runtime: openvino`")
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = threads
@@ -34,13 +38,14 @@ class OnnxruntimeEngine(Engine):
             raise EngineError(f"not a network that ONNX Runtime can load: {e}", where=str(path)) from e
         self.inputs = tuple(_spec(t) for t in self._session.get_inputs())
         self.outputs = tuple(_spec(t) for t in self._session.get_outputs())
-        self.runtime, self.precision, self.device, self.reason = "onnxruntime", "fp32", "CPU", reason
+        done: Precision = "fp32" if options.precision == "auto" else options.precision
+        self.runtime, self.precision, self.device, self.reason = "onnxruntime", done, "CPU", reason
         self._names = [s.name for s in self.outputs]
 
-    def _run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._session = None
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import threading
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,70 +15,119 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError
-from .engine import Arrays, Engine, Precision, TensorSpec
+from . import cache
+from .device import processor
+from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
+
+_LOG = logging.getLogger("posepipe")
+_LAYOUT = 1
+"""Counts changes of what is kept: one line of JSON with the names and shapes of the file, then what OpenVINO exports."""
 
 
 class OpenvinoEngine(Engine):
     """One compiled network, set for latency. A batch is divided among the threads, each of which runs its share by itself.
 
     Threads that work on one picture together wait for each other at every layer, which costs a tenth of their time on two cores, and
-    more where decoders keep taking one of the cores away. A batch of one is run by all threads.
+    more where decoders keep taking one of the cores away. A batch of one is run by all threads. Of several instances each has its part of
+    the threads, and buffers of its own. What was compiled is kept, so that only the first start of a network compiles.
     precision auto: bf16 where the processor multiplies it natively (AVX512-BF16 or AMX; OpenVINO says), else fp32.
     """
 
-    def __init__(self, path: Path, *, precision: str, threads: int, reason: str) -> None:
-        core = ov.Core()
-        native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    def __init__(self, path: Path, options: EngineOptions, reason: str) -> None:
+        self._core = ov.Core()
+        precision, can = options.precision, self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        native = "BF16" in can
         if precision == "bf16" and not native:
             raise EngineError("this processor has no native bf16", where=str(path), hint="write `precision: auto` or `precision: fp32`")
-        bf16 = precision == "bf16" or (precision == "auto" and native)
-        settings: dict[str, Any] = {
+        done: Precision = ("bf16" if native else "fp32") if precision == "auto" else precision
+        inside = {"bf16": "bf16", "fp32": "f32", "fp16": "f16" if "FP16" in can else "f32", "int8": "bf16" if native else "f32"}[done]
+        self._settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "INFERENCE_PRECISION_HINT": inside,
             "ENABLE_CPU_PINNING": False,  # other engines and the decoders share the cores
         }
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        try:
-            model = core.read_model(path)
-            # Names and shapes as the file has them: compiling merges tensors, and then a port may go by another one's name.
-            self.inputs = tuple(_spec(p) for p in model.inputs)
-            self.outputs = tuple(_spec(p) for p in model.outputs)
-            self._whole: Any = core.compile_model(model, "CPU", settings)
-        except RuntimeError as e:
-            raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(path)) from e
-        self._request: Any = self._whole.create_infer_request()
-        self._core, self._model, self._settings = core, model, settings
+        if options.threads:
+            self._settings["INFERENCE_NUM_THREADS"] = options.threads
+        self._path = path
+        self._key = cache.BuildKey(
+            cache.sha256_of(path), "openvino", ov.__version__, processor(), done, f"layout {_LAYOUT} {json.dumps(self._settings)}"
+        )
+        self.instances = options.instances
+        # Several at once: each instance runs on a stream of its own, instead of waiting for the others'.
+        self._whole: Any = self._load({} if self.instances == 1 else {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self.instances})
+        self._requests: list[Any] = [self._whole.create_infer_request() for _ in range(self.instances)]
         self._threads: int = self._whole.get_property("INFERENCE_NUM_THREADS")
         self._divided: dict[int, Any] = {}
-        self._shares: dict[int, _Shares] = {}
+        self._opening = threading.Lock()
+        self._shares: dict[tuple[int, int], _Shares] = {}
         divisible = all(s.shape and s.shape[0] < 0 and min(s.shape[1:], default=0) >= 0 for s in (*self.inputs, *self.outputs))
-        self._most = self._threads if divisible else 1
-        done: Precision = "bf16" if bf16 else "fp32"
-        why = (
-            f"precision {precision}: this processor {'has' if native else 'lacks'} native bf16"
-            if precision == "auto"
-            else "precision asked for"
-        )
-        self.runtime, self.precision, self.device, self.reason = "openvino", done, "CPU", f"{reason}; {why}"
+        self._most = self._threads // self.instances if divisible else 1
+        self.runtime, self.precision, self.device, self.reason = "openvino", done, "CPU", f"{reason}; {_why(precision, done, inside)}"
 
-    def _run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    def _load(self, more: Mapping[str, Any]) -> Any:
+        """The network for these settings: from what is kept, or compiled, and then kept. Sets `inputs` and `outputs`.
+
+        What is exported holds the network with its weights as compiling left them, good for any number of streams: loading it takes half
+        the time of compiling or less, and gives the same answers to the last bit.
+        """
+        settings = {**self._settings, **more}
+        compiled: list[Any] = []
+
+        def make() -> bytes:
+            ports, found = self._compile(settings)
+            compiled[:] = [found]
+            return json.dumps(ports).encode() + b"\n" + bytes(compiled[0].export_model().getvalue())
+
+        kept, made = cache.build(self._key, make, source=self._path)
+        if not made:
+            try:
+                return self._import(kept, settings)
+            except (RuntimeError, ValueError, KeyError, TypeError) as e:
+                _LOG.warning("%s: what was compiled before does not load (%s): compiled anew", self._path, _gist(e))
+            kept, _ = cache.build(self._key, make, source=self._path, again=True)
+        self._ports(kept)
+        return compiled[0]
+
+    def _compile(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+        try:
+            model = self._core.read_model(self._path)
+            # Names and shapes as the file has them: compiling merges tensors, and then a port may go by another one's name.
+            ports = {"inputs": [_said(p) for p in model.inputs], "outputs": [_said(p) for p in model.outputs]}
+            return ports, self._core.compile_model(model, "CPU", dict(settings))
+        except RuntimeError as e:
+            raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(self._path)) from e
+
+    def _import(self, kept: bytes, settings: Mapping[str, Any]) -> Any:
+        return self._core.import_model(self._ports(kept), "CPU", dict(settings))
+
+    def _ports(self, kept: bytes) -> bytes:
+        """What OpenVINO exported; the names and shapes in front of it become those of this engine."""
+        head, _, blob = kept.partition(b"\n")
+        ports = json.loads(head)
+        self.inputs, self.outputs = (tuple(TensorSpec(n, tuple(s), np.dtype(t)) for n, s, t in ports[k]) for k in ("inputs", "outputs"))
+        return blob
+
+    def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
-        if min(batch, self._most) == 1:
-            found = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+        if min(batch, self._most) <= 1:
+            found = self._requests[instance].infer(dict(inputs), share_inputs=True, share_outputs=True)
             return {spec.name: found[i] for i, spec in enumerate(self.outputs)}
-        if batch not in self._shares:
-            # Powers of two, so that a machine with many cores compiles few variants.
-            parts = 1 << (min(batch, self._most).bit_length() - 1)
-            if parts not in self._divided:
-                streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": parts, "INFERENCE_NUM_THREADS": self._threads}
-                self._divided[parts] = self._core.compile_model(self._model, "CPU", {**self._settings, **streams})
-            self._shares[batch] = _Shares(self._divided[parts], self.outputs, batch, parts)
-        return self._shares[batch].run(inputs)
+        if (shares := self._shares.get((batch, instance))) is None:
+            shares = self._shares[batch, instance] = self._share(batch)
+        return shares.run(inputs)
 
-    def close(self) -> None:
-        self._request = self._whole = self._core = self._model = None
-        self._divided, self._shares = {}, {}
+    def _share(self, batch: int) -> _Shares:
+        # Powers of two, so that a machine with many cores compiles few variants.
+        parts = 1 << (min(batch, self._most).bit_length() - 1)
+        with self._opening:
+            if parts not in self._divided:
+                streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": parts * self.instances, "INFERENCE_NUM_THREADS": self._threads}
+                self._divided[parts] = self._load(streams)
+        return _Shares(self._divided[parts], self.outputs, batch, parts)
+
+    def _close(self) -> None:
+        self._whole = self._core = None
+        self._requests, self._divided, self._shares = [], {}, {}
 
 
 class _Shares:
@@ -97,9 +150,17 @@ class _Shares:
         return dict(self._outputs)
 
 
-def _spec(port: Any) -> TensorSpec:
-    shape = tuple(d.get_length() if d.is_static else -1 for d in port.get_partial_shape())
-    return TensorSpec(port.get_any_name(), shape, port.get_element_type().to_dtype())
+def _why(asked: str, done: str, inside: str) -> str:
+    if asked == "auto":
+        return f"precision auto: this processor {'has' if done == 'bf16' else 'lacks'} native bf16"
+    if done == "fp16" and inside == "f32":
+        return "precision asked for: weights rounded to fp16, computed in fp32, since this processor has no native fp16"
+    return "precision asked for"
+
+
+def _said(port: Any) -> tuple[str, list[int], str]:
+    shape = [d.get_length() if d.is_static else -1 for d in port.get_partial_shape()]
+    return port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()).name
 
 
 def _gist(e: Exception) -> str:

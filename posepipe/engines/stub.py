@@ -24,9 +24,9 @@ class StubEngine(Engine):
                 raise EngineError(f"one item of {spec} is wanted as an answer, given was {given}", where="stub")
         self._answers = {spec.name: answers[spec.name] for spec in self.outputs}
 
-    def _run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
         return {name: np.broadcast_to(answer, (batch, *answer.shape)) for name, answer in self._answers.items()}
 
-    def close(self) -> None:
+    def _close(self) -> None:
         return

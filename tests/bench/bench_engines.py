@@ -20,7 +20,8 @@ from rich.table import Table
 
 from posepipe.engines.assets import asset
 from posepipe.engines.crop import Rois, crop_rgb, image_from_crop
-from posepipe.engines.engine import EngineOptions, open_engine, runtimes
+from posepipe.engines.engine import EngineOptions, open_engine
+from posepipe.engines.runtimes import runtimes
 from posepipe.engines.models.blazepose.decode import decode_heatmaps
 from posepipe.engines.models.blazepose.detector import decode_detections
 from posepipe.engines.models.blazepose.networks import ALL_HEADS, DETECTOR, HEATMAPS, LANDMARKS, PEOPLE, SIZES, onnx_path, stub_heatmaps

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from posepipe.engines import engine as room
 from posepipe.engines.assets import TensorCard
-from posepipe.engines.engine import Contract, EngineOptions, TensorSpec, open_engine, runtimes
+from posepipe.engines.engine import Arrays, Contract, Engine, EngineOptions, TensorSpec, open_engine
 from posepipe.pipeline.errors import EngineError
 
 RUNTIMES = ("onnxruntime", "openvino")
 CONTRACT = Contract.of({"a": TensorCard((-1, 2), "float32"), "b": TensorCard((-1, 2), "float32")}, {"sum": TensorCard((-1, 2), "float32")})
+
+
+@pytest.fixture(autouse=True)
+def builds_of_its_own(cache: Path) -> None:
+    """What the tests compile is not kept on this machine."""
 
 
 @pytest.fixture
@@ -124,42 +129,6 @@ def test_a_network_that_breaks_its_contract_is_refused(network: Path, inputs: An
     assert says in str(e.value)
 
 
-def _only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: name if name in names else None)
-
-
-def test_auto_takes_the_fastest_and_says_why(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino", reason="pip install openvino")
-    with open_engine(network, EngineOptions(threads=1)) as e:
-        assert e.runtime == "openvino"
-        assert "auto" in e.reason
-        assert "bf16" in e.reason
-    _only(monkeypatch, "onnxruntime")
-    with open_engine(network, EngineOptions(threads=1)) as e:
-        assert e.runtime == "onnxruntime"
-        assert "posepipe[openvino]" in e.reason
-
-
-def test_a_runtime_that_is_not_installed_is_refused(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _only(monkeypatch, "onnxruntime")
-    with pytest.raises(EngineError, match="openvino is not installed"):
-        open_engine(network, EngineOptions(runtime="openvino"))
-    _only(monkeypatch)
-    with pytest.raises(EngineError, match="no inference runtime"):
-        open_engine(network, EngineOptions())
-
-
-def test_doctor_learns_of_every_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    _only(monkeypatch, "onnxruntime")
-    found = {r.name: r for r in runtimes()}
-    assert found["onnxruntime"].usable
-    assert found["onnxruntime"].version
-    assert "pip install" in found["openvino"].why
-    assert not found["tensorrt"].usable
-    assert "not built yet" in found["torch"].why
-    assert found["stub"].usable
-
-
 def test_precisions_that_cannot_be_are_refused(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match="ONNX Runtime has no bf16"):
         open_engine(network, _options("onnxruntime", precision="bf16"))
@@ -174,9 +143,116 @@ def test_precisions_that_cannot_be_are_refused(network: Path, monkeypatch: pytes
         open_engine(network, _options("openvino", precision="bf16"))
 
 
-def test_negative_threads_are_refused(network: Path) -> None:
-    with pytest.raises(EngineError, match="threads is -1"):
-        open_engine(network, EngineOptions(threads=-1))
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threads": -1}, "threads is -1"),
+        ({"instances": 0}, "instances is 0"),
+        ({"max_batch": 0}, "max_batch is 0"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"precision": "bf61"}, "precision is 'bf61'"),
+        ({"runtime": "openvno"}, "did you mean 'openvino'?"),
+    ],
+)
+def test_options_made_in_python_are_looked_at_like_those_of_a_studio_file(network: Path, options: Any, says: str) -> None:
+    with pytest.raises(EngineError) as e:
+        open_engine(network, EngineOptions(**options))
+    assert says in str(e.value)
+
+
+# submit --------------------------------------------------------------------------------------------------------------------------
+
+
+class Slow(Engine):
+    """Adds one, when it is let; notes which instance ran, and whether two runs of one met."""
+
+    def __init__(self, instances: int) -> None:
+        self.inputs = self.outputs = (TensorSpec("a", (-1,), np.dtype(np.int64)),)
+        self.runtime, self.precision, self.device, self.reason, self.instances = "slow", "fp32", "none", "", instances
+        self.gate, self.ran, self.met, self.closed_after = threading.Event(), [], 0, -1
+        self._busy = [threading.Lock() for _ in range(instances)]
+
+    def _run(self, inputs: Arrays, instance: int) -> dict[str, Any]:
+        if not self._busy[instance].acquire(blocking=False):
+            self.met += 1
+        self.gate.wait(30)
+        self.ran.append((instance, int(inputs["a"][0])))
+        self._busy[instance].release()
+        if inputs["a"][0] == 13:
+            raise EngineError("unlucky")
+        return {"a": inputs["a"] + 1}
+
+    def _close(self) -> None:
+        self.closed_after = len(self.ran)
+
+
+def _number(n: int) -> dict[str, Any]:
+    return {"a": np.array([n])}
+
+
+@pytest.mark.parametrize("instances", [1, 2, 3])
+def test_submitted_runs_take_the_instances_in_turn_and_keep_their_order_there(instances: int) -> None:
+    e = Slow(instances)
+    runs = [e.submit(_number(n)) for n in range(9)]
+    assert not runs[0].done()
+    e.gate.set()
+    assert [int(r.result()["a"][0]) for r in runs] == list(range(1, 10))
+    assert all(r.done() for r in runs)
+    assert e.met == 0
+    for instance in range(instances):
+        assert [n for i, n in e.ran if i == instance] == list(range(instance, 9, instances))
+    e.close()
+
+
+def test_a_call_between_submitted_runs_waits_for_its_instance() -> None:
+    with Slow(1) as e:
+        run = e.submit(_number(1))
+        caller = threading.Thread(target=lambda: e(_number(2)))
+        caller.start()
+        e.gate.set()
+        caller.join(30)
+        assert run.result()["a"][0] == 2
+        assert (e.met, [n for _, n in e.ran]) == (0, [1, 2])
+
+
+def test_what_goes_wrong_in_a_submitted_run_is_raised_by_its_result_alone() -> None:
+    with Slow(2) as e:
+        e.gate.set()
+        good, bad, after = (e.submit(_number(n)) for n in (1, 13, 3))
+        assert good.result()["a"][0] == 2
+        with pytest.raises(EngineError, match="unlucky"):
+            bad.result()
+        assert after.result()["a"][0] == 4
+        with pytest.raises(EngineError, match="given was nothing"):
+            e.submit({})
+
+
+def test_close_waits_for_the_runs_under_way() -> None:
+    e = Slow(2)
+    runs = [e.submit(_number(n)) for n in range(4)]
+    closer = threading.Thread(target=e.close)
+    closer.start()
+    assert e.closed_after == -1
+    e.gate.set()
+    closer.join(30)
+    assert all(r.done() for r in runs)
+    assert e.closed_after == 4
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("instances", "threads"), [(1, 1), (2, 1), (2, 2), (3, 2), (2, 4)])
+def test_instances_share_no_buffers(network: Path, runtime: str, instances: int, threads: int) -> None:
+    """Runs of different and of equal sizes under way at once; every answer is its own until as many more were submitted."""
+    options = msgspec.structs.replace(_options(runtime, precision="fp32"), threads=threads, instances=instances)
+    rng = np.random.default_rng(instances)
+    with open_engine(network, options, contract=CONTRACT) as e:
+        assert e.instances == instances
+        for sizes in ((4,) * instances, range(1, instances + 1), (1,) * instances):
+            given = [{k: rng.normal(size=(n, 2)).astype(np.float32) for k in ("a", "b")} for n in sizes]
+            runs = [e.submit(g) for g in given]
+            found = [r.result()["sum"] for r in runs]
+            for g, f in zip(given, found, strict=True):
+                np.testing.assert_array_equal(f, g["a"] + g["b"])
 
 
 def test_the_stub_answers_every_item_alike() -> None:

@@ -1,0 +1,157 @@
+"""The runtimes that posepipe knows of: which are usable here, which one `auto` takes and why, and how each is opened."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..pipeline.errors import EngineError
+from .device import driver
+from .engine import Engine, EngineOptions, RuntimeName
+from .verdicts import heed
+
+Opener = Callable[[Path, EngineOptions, str], Engine]
+"""Opens an ONNX file with the options; the text says why this runtime was chosen. EngineError when it cannot."""
+
+ON_GPU: tuple[RuntimeName, ...] = ("tensorrt", "tensorrt_rtx", "torch")
+"""Runtimes for `device: cuda`, the one that auto likes best first."""
+ON_CPU: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
+"""Runtimes that auto chooses from on a processor, the usually faster first. torch runs there too, as a reference, when it is asked for."""
+
+_INSTALL = {
+    "openvino": "pip install posepipe[openvino]",
+    "onnxruntime": "pip install onnxruntime",
+    "tensorrt": "pip install posepipe[tensorrt]",
+    "tensorrt_rtx": "pip install posepipe[tensorrt-rtx]",
+    "torch": "pip install torch",
+}
+_PACKAGES = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt-rtx-cu13-bindings"),
+}
+"""Modules whose package has another name than they."""
+
+
+def opener(name: RuntimeName) -> Opener:
+    """What opens a network with that runtime. Imports the runtime."""
+    if name == "openvino":
+        from .openvino import OpenvinoEngine
+
+        return OpenvinoEngine
+    if name == "onnxruntime":
+        from .onnxruntime import OnnxruntimeEngine
+
+        return OnnxruntimeEngine
+    raise EngineError(f"there is nothing that opens a network with {name}", hint="write `runtime: auto`")
+
+
+def open_with(name: RuntimeName, path: Path, options: EngineOptions, reason: str) -> Engine:
+    """Open a network with that runtime. fp16 and int8 live in the file, so a converted one is opened for them; a precision that
+    `posepipe engines verify` found to move key points too far is refused, and not taken by auto."""
+    options, reason = heed(path, options, runtime=name, version=version_of(name), reason=reason)
+    if options.precision in ("fp16", "int8"):
+        from .convert import for_precision
+
+        path = for_precision(path, runtime=name, precision=options.precision)
+    return opener(name)(path, options, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One runtime, for `posepipe doctor`. usable: it can run networks here; why: empty when it can. version: "" when not installed."""
+
+    name: RuntimeName
+    usable: bool
+    version: str
+    why: str
+
+
+def runtimes() -> list[Runtime]:
+    """All runtimes that posepipe knows of, whether they can be used here, and if not why. Imports none of them: without an NVIDIA
+    driver some of them crash when they are merely touched."""
+    return [
+        *(_plain(name) for name in ON_CPU),
+        *(_for_gpu(name) for name in ("tensorrt", "tensorrt_rtx")),
+        _plain("torch"),
+        Runtime("stub", True, "", ""),
+    ]
+
+
+def choose(options: EngineOptions, path: Path) -> tuple[RuntimeName, str]:
+    """The runtime for a network, and why. EngineError, with what to do: the one asked for cannot be used here, or none can."""
+    known = {r.name: r for r in runtimes()}
+    if options.runtime != "auto":
+        _must_run(known[options.runtime], options)
+        return options.runtime, "asked for"
+    why = ""
+    if options.device != "cpu":
+        wanted = [name for name in ON_GPU if known[name].usable and _on_gpu(known[name]) and _takes(name, options)]
+        if wanted and driver().gpus:
+            return wanted[0], f"auto: the first choice for {driver().gpus[0].name} of what is installed"
+        why = driver().why or "no runtime for the GPU is installed (`pip install posepipe[tensorrt]`, or torch)"
+        if options.device != "auto":
+            raise EngineError(f"device is {options.device}: {why}", hint="write `device: auto`, which takes the processor then")
+    names = [name for name in ON_CPU if known[name].usable and _takes(name, options)]
+    if not names:
+        precision = f" that can do {options.precision}" if options.precision != "auto" else ""
+        raise EngineError(f"no inference runtime{precision} is installed", hint="pip install posepipe[openvino], or onnxruntime")
+    if len(names) > 1:
+        from .timings import fastest
+
+        return fastest(path, options, {name: known[name].version for name in names})
+    if names == ["onnxruntime"] and not known["openvino"].usable:
+        return "onnxruntime", "auto: OpenVINO is not installed (`pip install posepipe[openvino]` is up to twice as fast)"
+    return names[0], f"auto: the only one here{' for ' + options.precision if options.precision != 'auto' else ''}"
+
+
+def _takes(name: RuntimeName, options: EngineOptions) -> bool:
+    """What auto need not try: ONNX Runtime has no bf16 on a processor, TensorRT takes neither bf16 nor int8 from a file."""
+    lacks: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("bf16",), "tensorrt": ("bf16", "int8"), "tensorrt_rtx": ("bf16", "int8")}
+    return options.precision not in lacks.get(name, ())
+
+
+def _on_gpu(runtime: Runtime) -> bool:
+    return runtime.name != "torch" or not runtime.version.endswith("+cpu")
+
+
+def _must_run(runtime: Runtime, options: EngineOptions) -> None:
+    name = runtime.name
+    if not runtime.usable:
+        raise EngineError(f"the runtime {name} cannot be used here: {runtime.why}", hint="install it, or write `runtime: auto`")
+    if options.device.startswith("cuda") and name not in ON_GPU:
+        hint = "write `device: cpu` or `device: auto`, or a runtime for GPUs: tensorrt, tensorrt_rtx, torch"
+        raise EngineError(f"device is {options.device}, and {name} runs networks on the processor", hint=hint)
+    if options.device == "cpu" and name in ("tensorrt", "tensorrt_rtx"):
+        raise EngineError(f"device is cpu, and {name} needs a GPU", hint="write `device: auto`, or `runtime: auto`")
+
+
+def _plain(name: RuntimeName) -> Runtime:
+    version = version_of(name)
+    return Runtime(name, True, version, "") if version else Runtime(name, False, "", f"not installed: {_INSTALL[name]}")
+
+
+def _for_gpu(name: RuntimeName) -> Runtime:
+    version, why = version_of(name), driver().why
+    if not version:
+        there = f"needs an NVIDIA GPU: {why}" if why else _INSTALL[name]
+        return Runtime(name, False, "", f"not installed: {there}")
+    if why:
+        return Runtime(name, False, version, f"installed, {version}, but {why}")
+    if not version_of("pycuda"):
+        return Runtime(name, False, version, f"installed, {version}, but pycuda is not: {_INSTALL[name]}")
+    return Runtime(name, True, version, "")
+
+
+def version_of(name: str) -> str:
+    """The version of an installed module, "" when there is none. It is not imported."""
+    if importlib.util.find_spec(name) is None:
+        return ""
+    for package in _PACKAGES.get(name, (name,)):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown version"
