@@ -21,7 +21,7 @@ struct Crop {
   float black, grey, gain, red_v, green_u, green_v, blue_u;
 };
 
-// Laid out as `crop_cuda.LAYOUT`. Strides count elements. kind 0: uint8, 1: float32, 2: float16.
+// Laid out as `crop_cuda.LAYOUT`. Strides count elements. kind 0: uint8, 1: int32, 2: float32, 3: float16.
 struct Layout {
   int height, width, kind;
   int per_crop, per_row, per_column, red, green, blue;             // the last three: where in a pixel each colour goes
@@ -83,9 +83,11 @@ INLINE void put(void *out, const Layout *to, long long at, float level, int colo
   const float whole = (float)(int)held(level + 0.5f, 0.0f, 255.0f);
   if (to->kind == 0) {
     ((u8 *)out)[at] = (u8)(int)whole;
+  } else if (to->kind == 1) {
+    ((int *)out)[at] = (int)whole;
   } else {
     const float number = (whole - to->mean[colour]) * to->share[colour];
-    if (to->kind == 1) ((float *)out)[at] = number;
+    if (to->kind == 2) ((float *)out)[at] = number;
     else ((unsigned short *)out)[at] = half_of(number);
   }
 }

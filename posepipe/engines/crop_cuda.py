@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError
 from ..pipeline.packet import Frame
-from .crop import _FULL, _VIDEO
+from .crop import _FULL, _VIDEO, RGB8, Pixels
 from .cuda import Cuda
 from .nvrtc import compile_kernel
 
 KERNEL = "crops_of_yuv"
-_KINDS = {"uint8": 0, "float32": 1, "float16": 2}
+_KINDS = {"uint8": 0, "int32": 1, "float32": 2, "float16": 3}
 _KEEP, _MOST, _FAR = 1.6, 16, 1e9  # as in crop_kernel.py
 _BLOCK = (16, 16, 1)
 
@@ -52,22 +52,19 @@ LAYOUT = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """The batch tensor that crops are written to: [N,height,width,3] (nhwc) or [N,3,height,width] (nchw); height and width even.
+    """The batch tensor that crops are written to: [N,height,width,3], planar [N,3,height,width]; height and width even.
 
-    Numbers are whole levels 0..255 for uint8, else (level - mean) / std; mean and std are of red, green, blue, whatever the order.
+    Numbers are whole levels 0..255; those of floats are then (level - mean) / std as `pixels` says.
     """
 
     width: int
     height: int
-    dtype: Literal["uint8", "float32", "float16"] = "uint8"
-    layout: Literal["nhwc", "nchw"] = "nhwc"
-    order: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    dtype: Literal["uint8", "int32", "float32", "float16"] = "uint8"
+    pixels: Pixels = RGB8
 
     def shape(self, count: int) -> tuple[int, ...]:
         """Of `count` crops."""
-        return (count, self.height, self.width, 3) if self.layout == "nhwc" else (count, 3, self.height, self.width)
+        return (count, 3, self.height, self.width) if self.pixels.planar else (count, self.height, self.width, 3)
 
     def struct(self) -> NDArray[Any]:
         """As the kernel wants it, LAYOUT [1]. EngineError for an odd size."""
@@ -75,13 +72,15 @@ class Tensor:
             raise EngineError(
                 f"crops of {self.width} x {self.height} pixels cannot be cut on the GPU", hint="height and width must be even"
             )
-        area = self.height * self.width
-        per_column, per_colour = (3, 1) if self.layout == "nhwc" else (1, area)
-        red, blue = (0, 2 * per_colour) if self.order == "rgb" else (2 * per_colour, 0)
-        share = [1 / s for s in self.std]
-        per_row = per_column * self.width
-        values = (self.height, self.width, _KINDS[self.dtype], 3 * area, per_row, per_column, red, per_colour, blue, self.mean, share)
-        return np.array([values], LAYOUT)
+        per_column, per_channel = (1, self.height * self.width) if self.pixels.planar else (3, 1)
+        # Where each colour goes, and what is done to it: `pixels` counts channels, the kernel red, green, blue.
+        channels = (2, 1, 0) if self.pixels.bgr else (0, 1, 2)
+        mean, share = [self.pixels.mean[c] for c in channels], [1 / self.pixels.std[c] for c in channels]
+        places = (c * per_channel for c in channels)
+        size = self.height * self.width * 3
+        return np.array(
+            [(self.height, self.width, _KINDS[self.dtype], size, per_column * self.width, per_column, *places, mean, share)], LAYOUT
+        )
 
 
 @dataclass(frozen=True, slots=True)
