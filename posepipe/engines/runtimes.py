@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -45,6 +46,10 @@ def opener(name: RuntimeName) -> Opener:
         from .onnxruntime import OnnxruntimeEngine
 
         return OnnxruntimeEngine
+    if name in ("tensorrt", "tensorrt_rtx"):
+        from .tensorrt import TensorrtEngine
+
+        return functools.partial(TensorrtEngine, module=name)
     raise EngineError(f"there is nothing that opens a network with {name}", hint="write `runtime: auto`")
 
 
