@@ -1,0 +1,257 @@
+"""A network in other numbers: float16 inside, or int8 with ranges read from real pictures. Its inputs and outputs stay as they were.
+
+Conversions are kept in the cache. The number types are rewritten by the tools of ONNX Runtime (MIT licence): `onnxruntime.transformers.float16`
+and `onnxruntime.quantization`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from ..pipeline.errors import EngineError
+from .assets import catalogue, home
+from .cache import sha256_of
+from .engine import Arrays, Precision
+from .files import write_whole
+
+VERSION = 1
+"""Counts changes of what is written here, so that conversions of an older posepipe are not used."""
+
+_MARK = "posepipe.precision"
+# Sums over many numbers, and what is raised to a power, leave float16's range (65504) or its 11 bits first.
+_WIDE = (
+    "Softmax", "LogSoftmax", "Exp", "Log", "Pow", "ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum",
+    "ReduceLogSumExp", "ReduceProd", "CumSum", "LayerNormalization", "InstanceNormalization", "GroupNormalization",
+)  # fmt: skip
+_ARRANGING = frozenset({"Transpose", "Cast", "Mul", "Add", "Sub", "Div", "Reshape", "Concat", "Gather", "Split", "Slice"})
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def for_precision(path: Path, *, runtime: str, precision: str) -> Path:
+    """The file that a runtime opens for a precision: the network itself, or its conversion where the precision lives in the file.
+
+    Makes the float16 file when it is not there. Raises EngineError when there is no int8 file, and as `to_fp16`.
+    """
+    if runtime not in ("onnxruntime", "openvino"):
+        return path  # TensorRT and torch have ways of their own
+    if precision == "fp16":
+        return to_fp16(path)
+    if precision != "int8":
+        return path
+    if (kept := kept_int8(path)) is not None:
+        return kept
+    name = network_of(path)
+    hint = (
+        f"`posepipe engines quantize {name}` makes it from pictures of a recording" if name else "`posepipe engines quantize FILE` makes it"
+    )
+    raise EngineError("there is no int8 version of this network on this machine", where=name or str(path), hint=hint)
+
+
+def network_of(path: Path) -> str:
+    """The name of the card that a network file belongs to; empty for a file of the user's own."""
+    for name, one in catalogue().items():
+        if path.parent == one.folder or any(path.name.startswith(f.sha256[:16]) for f in one.files):
+            return name
+    return ""
+
+
+def to_fp16(path: Path) -> Path:
+    """The network with float16 inside, made when it is not in the cache yet. A network that has float16 inside already is its own.
+
+    Inputs and outputs keep names, shapes and number types. Softmax, sums, means, norms, powers and exponentials stay float32, with what
+    scales an integer input. Weights that float16 cannot hold become its largest number: `posepipe engines verify` tells what that does.
+    Raises EngineError for a file that is not an ONNX network, one with weights outside the file, and when the result cannot be kept.
+    """
+    kept = _kept(path, "fp16")
+    if kept.is_file():
+        return kept
+    model = _load(path)
+    if _marked(model) or not _has_floats(model):
+        return path
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    _name_nodes(model)
+    logging.getLogger("onnxruntime.transformers.float16").setLevel(logging.ERROR)
+    try:
+        half = convert_float_to_float16(
+            model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE], node_block_list=_preamble(model)
+        )
+    except (ValueError, RuntimeError, AssertionError, onnx.shape_inference.InferenceError) as e:
+        raise EngineError(f"cannot be converted to float16: {e}", where=str(path), hint="run it with `precision: fp32`") from e
+    _without_detours(half.graph)
+    _sort(half.graph)
+    _keep(half, kept, "fp16")
+    return kept
+
+
+def kept_int8(path: Path) -> Path | None:
+    """The int8 version of a network, if `to_int8` made one on this machine."""
+    kept = _kept(path, "int8")
+    return kept if kept.is_file() else None
+
+
+def to_int8(path: Path, samples: Sequence[Arrays]) -> Path:
+    """The network with 8-bit convolutions, made anew: weights per output channel, ranges of activations as the samples have them.
+
+    samples: inputs of the network, the batch first, such as it will see in use: a hundred crops of a recording do. Static QDQ, unsigned
+    activations, which OpenVINO and ONNX Runtime turn into integer kernels. The layers behind which no other layer has weights (the heads)
+    stay float32: their outputs are what is decoded. Raises EngineError as `to_fp16`, and when there is no sample.
+    """
+    if not samples:
+        raise EngineError("no picture to read the ranges of activations from", where=str(path), hint="name a recording with people in it")
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """The samples, one call after the other."""
+
+        def __init__(self) -> None:
+            self._left: Iterator[Arrays] = iter(samples)
+
+        def get_next(self) -> dict[str, Any] | None:
+            found = next(self._left, None)
+            return None if found is None else dict(found)
+
+    model = _load(path)
+    _name_nodes(model)
+    kept = _kept(path, "int8")
+    logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "int8.onnx"
+        try:
+            quantize_static(
+                model,
+                file,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=_heads(model),
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+            quantised = onnx.load(file)
+        except (ValueError, RuntimeError, OSError, onnx.shape_inference.InferenceError) as e:
+            raise EngineError(f"cannot be quantised: {e}", where=str(path), hint="run it with `precision: auto`") from e
+    _keep(quantised, kept, "int8")
+    return kept
+
+
+def _kept(path: Path, precision: Precision) -> Path:
+    """Where a conversion is kept: named by what it is made from and by what makes it."""
+    if not path.is_file():
+        raise EngineError("there is no such network file", where=str(path), hint="`posepipe pull` lists the networks that it fetches")
+    tool = importlib.metadata.version("onnxruntime")
+    return home() / "onnx" / f"{sha256_of(path)[:16]}-{precision}-v{VERSION}-ort{tool}.onnx"
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError) as e:
+        raise EngineError(f"not an ONNX network: {e}", where=str(path), hint="export it again") from e
+    except OSError as e:
+        hint = "keep the weights in the file itself (onnx.save without external data)"
+        raise EngineError(f"the network cannot be read: {e}", where=str(path), hint=hint) from e
+    return model
+
+
+def _keep(model: onnx.ModelProto, kept: Path, precision: Precision) -> None:
+    mark = model.metadata_props.add()
+    mark.key, mark.value = _MARK, precision
+    onnx.checker.check_model(model, full_check=True)
+    try:
+        write_whole(kept, model.SerializeToString())
+    except OSError as e:
+        hint = "free some space or make the folder writable, or set POSEPIPE_HOME to another"
+        raise EngineError(f"cannot keep the converted network: {e.strerror or e}", where=str(kept.parent), hint=hint) from e
+
+
+def _marked(model: onnx.ModelProto) -> bool:
+    return any(p.key == _MARK for p in model.metadata_props)
+
+
+def _has_floats(model: onnx.ModelProto) -> bool:
+    """Whether there are float32 weights to convert."""
+    constants = [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
+    return any(t.data_type == onnx.TensorProto.FLOAT for t in (*model.graph.initializer, *constants))
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """The tools address nodes by name."""
+    taken = {n.name for n in model.graph.node}
+    for i, node in enumerate(model.graph.node):
+        if not node.name:
+            node.name = next(name for k in range(len(taken) + 2) if (name := f"node_{i}_{k}") not in taken)
+            taken.add(node.name)
+
+
+def _preamble(model: onnx.ModelProto) -> list[str]:
+    """The nodes in front of the first layers with weights that turn integer inputs into scaled numbers: 255 levels deserve float32."""
+    integers = {i.name for i in model.graph.input if i.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)}
+    reached, names = set(integers), []
+    for node in model.graph.node:
+        if node.op_type in _ARRANGING and reached.intersection(node.input):
+            reached.update(node.output)
+            names.append(node.name)
+    return names
+
+
+def _heads(model: onnx.ModelProto) -> list[str]:
+    """The layers with weights that no other layer with weights is behind, and everything behind them."""
+    behind: set[str] = set()
+    heads: list[str] = []
+    for node in reversed(model.graph.node):
+        if behind.intersection(node.output):
+            behind.update(node.input)
+            continue
+        heads.append(node.name)
+        if node.op_type in _WEIGHTED:
+            behind.update(node.input)
+    return heads
+
+
+def _without_detours(graph: onnx.GraphProto) -> None:
+    """Between two nodes that stay float32 the converter goes to float16 and back, which costs time and digits."""
+    narrowed = {n.output[0]: n for n in graph.node if n.op_type == "Cast" and n.name.endswith("_cast_to_fp16_node")}
+    for node in graph.node:
+        to = [a.i for a in node.attribute if a.name == "to"]
+        if node.op_type == "Cast" and to == [onnx.TensorProto.FLOAT] and node.input[0] in narrowed:
+            wide = narrowed[node.input[0]].input[0]
+            node.CopyFrom(onnx.helper.make_node("Identity", [wide], [node.output[0]], name=node.name))
+    used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    for name, node in narrowed.items():
+        if name not in used:
+            graph.node.remove(node)
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Every node behind those that it takes from, as the format demands; the converter appends its casts at the end."""
+    made_by = {name: i for i, node in enumerate(graph.node) for name in node.output}
+    nodes = list(graph.node)
+    order: list[int] = []
+    done = np.zeros(len(nodes), bool)
+    for start in range(len(nodes)):
+        stack = [start]
+        while stack:
+            i = stack[-1]
+            missing = [made_by[n] for n in nodes[i].input if n in made_by and not done[made_by[n]]]
+            if done[i] or not missing:
+                stack.pop()
+                if not done[i]:
+                    done[i] = True
+                    order.append(i)
+            else:
+                stack.extend(missing)
+    ordered = [nodes[i] for i in order]
+    del graph.node[:]
+    graph.node.extend(ordered)

@@ -1,0 +1,111 @@
+"""What `posepipe engines verify` found on this machine, kept, and heeded when a network is opened.
+
+A verdict holds for one network (SHA-256 of its ONNX file), runtime and version, precision and processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..pipeline.errors import EngineError
+from .assets import home
+from .cache import sha256_of
+from .device import processor
+from .engine import EngineOptions
+from .files import write_whole
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How far a precision moves key points from those of ONNX Runtime fp32. Distances in pixels of the crop.
+
+    nan_share: crops with an output that is no number. within: the shift is within limits (median, p95) and nan_share is 0.
+    """
+
+    network: str
+    sha256: str
+    runtime: str
+    version: str
+    precision: str
+    cpu: str
+    median_px: float
+    p95_px: float
+    nan_share: float
+    limit_median_px: float
+    limit_p95_px: float
+    within: bool
+
+    def holds_for(self, other: Verdict) -> bool:
+        """Whether both speak of the same thing."""
+        return all(getattr(self, f) == getattr(other, f) for f in ("sha256", "runtime", "version", "precision", "cpu"))
+
+    def __str__(self) -> str:
+        shift = f"moves key points by {self.median_px:.2f} px (median) and {self.p95_px:.2f} px (p95) of the crop"
+        limits = f"{self.limit_median_px:g} and {self.limit_p95_px:g} px are allowed"
+        broken = f", and gave {self.nan_share:.0%} of the crops no numbers" if self.nan_share else ""
+        return f"{shift}{broken}; {limits}"
+
+
+def kept() -> list[Verdict]:
+    """All verdicts on this machine; none when the file is damaged."""
+    try:
+        return msgspec.json.decode(_file().read_bytes(), type=list[Verdict])
+    except (OSError, msgspec.DecodeError):
+        return []
+
+
+def keep(found: Sequence[Verdict]) -> None:
+    """Add verdicts; those of the same network, runtime and precision take the place of older ones. EngineError when they cannot be kept."""
+    try:
+        with _alone():
+            old = [v for v in kept() if not any(v.holds_for(new) for new in found)]
+            write_whole(_file(), msgspec.json.format(msgspec.json.encode([*old, *found]), indent=1) + b"\n")
+    except OSError as e:
+        hint = "free some space or make the folder writable, or set POSEPIPE_HOME to another"
+        raise EngineError(f"cannot keep what was found: {e.strerror or e}", where=str(_file()), hint=hint) from e
+
+
+def heed(path: Path, options: EngineOptions, *, runtime: str, version: str, reason: str) -> tuple[EngineOptions, str]:
+    """The options and the reason to open a network with, as the verdicts allow.
+
+    Raises EngineError for a precision that was asked for and was found to move key points too far; `auto` takes fp32 in the place of a half
+    precision that was.
+    """
+    here = [v for v in kept() if not v.within and (v.runtime, v.version, v.cpu) == (runtime, version, cpu())]
+    if not here:
+        return options, reason
+    sha256 = sha256_of(path)
+    failed = {v.precision: v for v in here if v.sha256 == sha256}
+    if options.precision in failed:
+        verdict = failed[options.precision]
+        hint = "write `precision: auto` or `precision: fp32`; `posepipe engines verify` measures again"
+        raise EngineError(f"{options.precision} with {runtime} {verdict}", where=verdict.network, hint=hint)
+    half = [p for p in ("bf16", "fp16") if p in failed]
+    if options.precision != "auto" or not half:
+        return options, reason
+    return msgspec.structs.replace(options, precision="fp32"), f"{reason}; fp32 because {half[0]} {failed[half[0]]}"
+
+
+def _file() -> Path:
+    return home() / "engines" / "verified.json"
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(_file().with_name(".verified.json.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def cpu() -> str:
+    """The processor's name. How many of its cores a process may use changes times, not answers."""
+    return processor().rpartition(" x ")[0]
