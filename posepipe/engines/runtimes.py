@@ -141,8 +141,7 @@ def _plain(name: RuntimeName) -> Runtime:
 def _for_gpu(name: RuntimeName) -> Runtime:
     version, why = version_of(name), driver().why
     if not version:
-        there = f"needs an NVIDIA GPU: {why}" if why else _INSTALL[name]
-        return Runtime(name, False, "", f"not installed: {there}")
+        return Runtime(name, False, "", f"not installed, and {why}" if why else f"not installed: {_INSTALL[name]}")
     if why:
         return Runtime(name, False, version, f"installed, {version}, but {why}")
     if not version_of("pycuda"):

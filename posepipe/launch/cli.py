@@ -1,4 +1,4 @@
-"""The command line: `posepipe run|check|graph|inspect|schema|bench|pull|doctor`.
+"""The command line: `posepipe run|check|graph|inspect|schema|bench|pull|build|engines|doctor`.
 
 Exit codes: 0 done, 1 a fault while running, 2 refused before start (the message says where, what, what to do),
 3 a latency budget was missed, 4 the recovery from harm was not the expected one, 130 stopped by Ctrl-C or SIGTERM.
@@ -123,11 +123,39 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("--for", dest="studio", type=Path, metavar="STUDIO", help="fetch what this studio file needs")
     pull.set_defaults(command=_pull)
 
+    build = commands.add_parser(
+        "build",
+        help="compile a studio's networks ahead of time",
+        description="Compile every network that a studio file needs for the runtime that it names, and keep what was compiled.",
+    )
+    _studio_arguments(build)
+    build.add_argument("--for", dest="targets", metavar="GPU,...", help="for these GPUs, e.g. sm89,sm120, with TensorRT: none need be here")
+    build.set_defaults(command=_build)
+
+    _engines(commands)
     _attaching(commands)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and why not the rest")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _engines(commands: Any) -> None:
+    engines = commands.add_parser("engines", help="compiled networks on this machine")
+    kinds = engines.add_subparsers(metavar="COMMAND", required=True)
+    listing = kinds.add_parser("list", help="what is kept: network, runtime, precision, device, size, last used")
+    listing.set_defaults(command=lambda a: _building().show())
+    gc = kinds.add_parser("gc", help="remove what no network and no runtime that is here uses any more")
+    which = gc.add_mutually_exclusive_group()
+    which.add_argument("--days", type=_positive, metavar="N", help="also what was not used for N days")
+    which.add_argument("--all", action="store_true", help="everything: the next start compiles anew")
+    gc.set_defaults(command=lambda a: _building().gc(days=a.days, everything=a.all))
+
+
+def _building() -> ModuleType:
+    from . import building
+
+    return building
 
 
 def _attaching(commands: Any) -> None:
@@ -292,6 +320,10 @@ def _pull(args: argparse.Namespace) -> int:
     if args.studio is not None:
         names += studio.wanted(studio.load(args.studio))
     return pulling.pull(names, everything=args.all, listing=not names and not args.all and args.studio is None)
+
+
+def _build(args: argparse.Namespace) -> int:
+    return int(_building().build(args.studio, overrides=tuple(args.overrides), targets=args.targets))
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.metadata
 import os
@@ -21,7 +20,8 @@ from rich.text import Text
 
 from posepipe import __version__
 from posepipe.engines.assets import catalogue, home
-from posepipe.engines.engine import Runtime, runtimes
+from posepipe.engines.device import Driver, driver
+from posepipe.engines.runtimes import ON_CPU, Runtime, runtimes
 
 from .machine import cores, cpu_model
 
@@ -164,26 +164,18 @@ def inference(known: list[Runtime]) -> Iterator[Finding]:
     real = [r for r in known if r.name != "stub"]
     for runtime in real:
         yield Finding(runtime.name, "ok", runtime.version) if runtime.usable else Finding(runtime.name, "missing", runtime.why)
-    if not any(r.usable for r in real):
-        yield Finding("runtimes", "broken", "no inference runtime can be used", "pip install onnxruntime, or posepipe[openvino]")
-    yield gpu()
+    if not any(r.usable and r.name in ON_CPU for r in real):
+        yield Finding(
+            "runtimes", "broken", "no inference runtime for a processor can be used", "pip install onnxruntime, or posepipe[openvino]"
+        )
+    yield gpu(driver())
 
 
-def gpu(library: str = "libcuda.so.1") -> Finding:
-    """The driver is asked, not a package: packages list GPUs that are not there."""
-    try:
-        cuda = ctypes.CDLL(library)
-    except OSError:
-        return Finding("gpu", "missing", f"no NVIDIA driver ({library}); networks run on the processor")
-    count = ctypes.c_int()
-    code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
-    if code or not count.value:
-        return Finding("gpu", "missing", f"the NVIDIA driver is there but gives no device (error {code})", "look at nvidia-smi")
-    name, version = ctypes.create_string_buffer(128), ctypes.c_int()
-    cuda.cuDeviceGetName(name, len(name), 0)
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    driver = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
-    return Finding("gpu", "ok", f"{count.value} x {name.value.decode(errors='replace')}, driver for {driver}; this release does not use it")
+def gpu(found: Driver) -> Finding:
+    if found.gpus:
+        names = ", ".join(f"{g.name} ({g.capability})" for g in found.gpus)
+        return Finding("gpu", "ok", f"{names}, driver for CUDA {found.version}")
+    return Finding("gpu", "missing", f"{found.why}; networks run on the processor", "look at nvidia-smi" if "error" in found.why else "")
 
 
 # video and cameras ----------------------------------------------------------------------------------------------------------
@@ -258,9 +250,9 @@ def assets() -> Iterator[Finding]:
     yield cache(home())
     for name, one in catalogue().items():
         if one.present():
-            yield Finding(name, "ok", f"{one.size_bytes / 1e6:.1f} MB in {one.folder}")
+            yield Finding(name, "ok", f"{one.size_bytes / 1e6:.1f} MB in {one.folder}", one.not_run)
         else:
-            yield Finding(name, "missing", f"not fetched, {one.wheel.bytes / 1e6:.0f} MB download", f"posepipe pull {name}")
+            yield Finding(name, "missing", f"not fetched, {one.download}", f"posepipe pull {name}")
 
 
 def cache(folder: Path) -> Finding:

@@ -73,7 +73,7 @@ def test_every_runtime_is_listed_with_its_version_or_why_not(here: Callable[...,
     assert {n for n, r in found.items() if r.usable} == {"onnxruntime", "torch", "stub"}
     assert found["onnxruntime"].version == "1.31"
     assert found["openvino"].why == "not installed: pip install posepipe[openvino]"
-    assert "needs an NVIDIA GPU: no NVIDIA driver" in found["tensorrt"].why
+    assert found["tensorrt"].why == "not installed, and no NVIDIA driver (libcuda.so.1)"
 
 
 def test_tensorrt_needs_a_driver_and_pycuda(here: Callable[..., None]) -> None:

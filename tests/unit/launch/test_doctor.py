@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from posepipe.engines.engine import Runtime
+from posepipe.engines.device import Driver, Gpu
+from posepipe.engines.runtimes import Runtime
 from posepipe.launch import doctor
 from posepipe.launch.doctor import Finding
 
@@ -92,10 +93,26 @@ def test_no_usable_runtime_is_broken() -> None:
     assert "runtimes" not in {f.about for f in doctor.inference(one)}
 
 
+def test_a_runtime_for_gpus_alone_is_not_enough() -> None:
+    found = [Runtime("onnxruntime", False, "", "not installed"), Runtime("tensorrt", True, "11.4", "")]
+    assert {f.about: f.state for f in doctor.inference(found)}["runtimes"] == "broken"
+
+
 def test_no_driver_is_no_fault() -> None:
-    finding = doctor.gpu("libposepipe-no-such-driver.so.1")
+    finding = doctor.gpu(Driver(why="no NVIDIA driver (libcuda.so.1)"))
     assert finding.state == "missing"
     assert "no NVIDIA driver" in finding.text
+    assert "on the processor" in finding.text
+
+
+def test_gpus_are_named_with_what_they_are_built_for() -> None:
+    finding = doctor.gpu(Driver((Gpu("Some GPU", "sm89"), Gpu("Other GPU", "sm120")), "13.0"))
+    assert (finding.state, finding.text) == ("ok", "Some GPU (sm89), Other GPU (sm120), driver for CUDA 13.0")
+
+
+def test_a_driver_without_a_device_sends_to_its_own_tool() -> None:
+    finding = doctor.gpu(Driver(why="the NVIDIA driver is there but gives no device (error 100)"))
+    assert (finding.state, finding.todo) == ("missing", "look at nvidia-smi")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""`posepipe build` compiles a studio's networks ahead of time; `posepipe engines list|gc` shows and clears what was compiled."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from posepipe.engines import cache
+from posepipe.engines.assets import catalogue, home
+from posepipe.engines.engine import EngineOptions, RuntimeName, open_engine
+from posepipe.engines.runtimes import runtimes
+from posepipe.engines.timings import random_inputs
+from posepipe.pipeline.errors import EngineError, PullError
+from posepipe.pipeline.graph import Plan
+
+from . import studio
+
+_TRANSCRIBED = re.compile(r"[0-9a-f]{16}-[a-z]+-v(\d+)\.onnx")
+_TARGET = re.compile(r"sm\d{2,3}")
+
+
+def build(path: Path, *, overrides: tuple[str, ...] = (), targets: str | None = None) -> int:
+    """Compile what the studio's nodes will open, and keep it; 1 when something could not be kept. targets: GPU architectures.
+
+    Raises PullError when a network is not on this machine, EngineError when one cannot be compiled.
+    """
+    plan = studio.load(path, overrides=overrides)
+    if absent := studio.missing(plan):
+        raise PullError(f"not on this machine yet: {', '.join(absent)}", where=str(path), hint=f"posepipe pull {' '.join(absent)}")
+    options = msgspec.convert(plan.engines, EngineOptions)
+    if options.runtime == "stub":
+        print(f"{path}: engines: runtime is stub: nothing to compile")
+        return 0
+    wanted = networks(plan)
+    if not wanted:
+        print(f"{path}: no node needs a network")
+        return 0
+    if targets is not None:
+        return _ahead(wanted, options, architectures(targets))
+    failed = [name for name, file in wanted.items() if not _here(name, file, options, batch=len(plan.cameras))]
+    return 1 if failed else 0
+
+
+def networks(plan: Plan) -> dict[str, Path]:
+    """The network files that the studio's nodes will open, by name, in the order of the file."""
+    found: dict[str, Path] = {}
+    for node in plan.nodes:
+        found |= node.cls.networks(node.settings, studio.resolver(plan.folder))
+    return found
+
+
+def architectures(text: str) -> list[str]:
+    """`sm89,sm120` -> a list. EngineError for what is no GPU architecture."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names or [text]:
+        if not _TARGET.fullmatch(name):
+            hint = "for example --for sm89,sm120 (RTX 40 is sm89, RTX 50 sm120)"
+            raise EngineError(f"{name!r} is no GPU architecture", where="posepipe build --for", hint=hint)
+    return list(dict.fromkeys(names))
+
+
+def _here(name: str, path: Path, options: EngineOptions, *, batch: int) -> bool:
+    """Open the network as its node would, run it for every batch size so that all its variants are compiled, and say what happened."""
+    start = time.perf_counter()
+    with cache.watched() as seen, open_engine(path, options) as engine:
+        for n in range(1, batch + 1):
+            if (inputs := random_inputs(engine.inputs, n)) is not None:
+                engine(inputs)
+    mine = [b for b in seen if b.key.runtime == engine.runtime]
+    how = next((h for h in ("not kept", "built", "kept") if any(b.how == h for b in mine)), "nothing to compile")
+    print(f"{name}: {engine.runtime} {engine.precision} ({engine.device}), {time.perf_counter() - start:.2f} s, {how} ({engine.reason})")
+    return how != "not kept"
+
+
+def _ahead(wanted: Mapping[str, Path], options: EngineOptions, targets: list[str]) -> int:
+    """Build for GPUs that need not be here. Not run on a device for this release; that the builds are made is."""
+    from posepipe.engines.tensorrt_build import MODULES, build_plan, module_for
+
+    if options.runtime not in ("auto", *MODULES):
+        hint = "write `runtime: tensorrt_rtx`, or leave --for out"
+        raise EngineError(f"--for is for TensorRT, engines: names {options.runtime}", where="posepipe build", hint=hint)
+    # Only TensorRT for RTX builds where no GPU is.
+    names = (options.runtime,) if options.runtime != "auto" else tuple(reversed(MODULES))
+    here = {r.name for r in runtimes() if r.version}
+    runtime, _ = module_for(msgspec.structs.replace(options, runtime=next((n for n in names if n in here), names[0])))
+    options = msgspec.structs.replace(options, runtime=runtime)
+    failed = 0
+    for name, path in wanted.items():
+        for target in targets:
+            start = time.perf_counter()
+            with cache.watched() as seen:
+                plan = build_plan(path, options=options, capability=target, progress=lambda line: print(f"  {line}", flush=True))
+            last = seen[-1]
+            failed += last.how == "not kept"
+            took = f"{time.perf_counter() - start:.2f} s, {last.how}"
+            print(f"{name}: {runtime} {last.key.precision} ({target}), {took} ({len(plan) / 1e6:.1f} MB)", flush=True)
+    return 1 if failed else 0
+
+
+def show() -> int:
+    """Print what is kept."""
+    found = cache.kept()
+    if not found:
+        print(f"nothing is kept in {cache.folder()}; the first start of a network, or `posepipe build STUDIO`, keeps what it compiles")
+        return 0
+    table = Table("network", "runtime", "precision", "device", "size", "last used", box=None, pad_edge=False, header_style="bold")
+    for one in found:
+        size = f"{one.size_bytes / 1e6:.1f} MB"
+        if one.key is None:
+            table.add_row("damaged", "", "", "", size, _ago(one.used_s))
+        else:
+            runtime = f"{one.key.runtime} {_short(one.key.version)}"
+            table.add_row(network_name(one), runtime, one.key.precision, one.key.device, size, _ago(one.used_s))
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # a file has room
+    console.print(table)
+    print(
+        f"\n{sum(one.size_bytes for one in found) / 1e6:.1f} MB in {cache.folder()}; posepipe engines gc removes what is not used any more"
+    )
+    return 0
+
+
+def gc(*, days: float | None = None, everything: bool = False) -> int:
+    """Remove what nothing here uses any more (or all), and say what and why; 1 when something could not be removed.
+
+    days: also what was not opened for so long.
+    """
+    installed: dict[str, str] = {r.name: r.version for r in runtimes() if r.version}
+    why = {one.path: "all" if everything else useless(one, installed, days=days) for one in cache.kept()}
+    why |= dict.fromkeys(old_transcriptions(), "of an older posepipe")
+    freed = failed = removed = 0
+    for path, reason in why.items():
+        if not reason:
+            continue
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            continue  # another gc was faster
+        except OSError as e:
+            print(f"{path}: cannot be removed: {e.strerror}")
+            failed += 1
+            continue
+        print(f"{path.name}: removed, {size / 1e6:.1f} MB: {reason}")
+        freed, removed = freed + size, removed + 1
+    if everything:
+        for path in (cache.folder() / "timings.json", *cache.folder().glob("*.timings")):
+            path.unlink(missing_ok=True)
+    left = cache.sweep()
+    print(f"{freed / 1e6:.1f} MB freed, {removed} removed{f', and {left} locks and unfinished files' if left else ''}")
+    return 1 if failed else 0
+
+
+def useless(one: cache.Kept, installed: Mapping[str, str], *, days: float | None = None) -> str:
+    """Why no start here will open this build again; empty when one may. installed: version of every runtime that is here."""
+    if one.key is None:
+        return "damaged"
+    if one.source:
+        if not Path(one.source).is_file():
+            return f"its network is gone: {one.source}"
+        if cache.sha256_of(Path(one.source)) != one.key.model_sha256:
+            return f"its network is another by now: {one.source}"
+    version = installed.get(one.key.runtime, "")
+    if not version and one.key.runtime in get_args(RuntimeName):
+        return f"{one.key.runtime} is not installed"
+    if version[:1].isdigit() and not one.key.version.startswith(version):
+        return f"of {one.key.runtime} {_short(one.key.version)}, here is {version}"
+    if days is not None and one.used_s > days * 86400:
+        return f"not used for {one.used_s / 86400:.0f} days"
+    return ""
+
+
+def old_transcriptions() -> Iterator[Path]:
+    """Networks that an older posepipe transcribed to ONNX, and that this one transcribes anew."""
+    from posepipe.engines.tflite_onnx import VERSION
+
+    for path in sorted((home() / "onnx").glob("*.onnx")):
+        if (found := _TRANSCRIBED.fullmatch(path.name)) and int(found[1]) < VERSION:
+            yield path
+
+
+def network_name(one: cache.Kept) -> str:
+    """The card's name of the network behind a build, else its file's name."""
+    source = Path(one.source)
+    for name, card in catalogue().items():
+        if source.parent == card.folder or any(f.sha256 and source.name.startswith(f.sha256[:16]) for f in card.files):
+            return name
+    return source.name or (one.key.model_sha256[:12] if one.key else "")
+
+
+def _short(version: str) -> str:
+    return version.split("-")[0]
+
+
+def _ago(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name} ago"
+    return "just now"
