@@ -123,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("--for", dest="studio", type=Path, metavar="STUDIO", help="fetch what this studio file needs")
     pull.set_defaults(command=_pull)
 
+    _importing(commands)
+
     build = commands.add_parser(
         "build",
         help="compile a studio's networks ahead of time",
@@ -156,6 +158,16 @@ def _building() -> ModuleType:
     from . import building
 
     return building
+
+
+def _importing(commands: Any) -> None:
+    importing = commands.add_parser("import", help="make a network of weights of your own, which stay on this machine")
+    kinds = importing.add_subparsers(metavar="openpose", required=True)
+    openpose = kinds.add_parser("openpose", help="CMU OpenPose's .caffemodel (BODY_25 or COCO), for heatmap.paf")
+    openpose.add_argument("file", type=Path, metavar="FILE.caffemodel")
+    openpose.add_argument("--model", choices=("body25", "coco18"), default="", help="which it must be (found out when left out)")
+    openpose.add_argument("--name", default="", metavar="NAME", help="what studio files call it (openpose.body25, openpose.coco18)")
+    openpose.set_defaults(command=_import_openpose)
 
 
 def _attaching(commands: Any) -> None:
@@ -324,6 +336,12 @@ def _pull(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     return int(_building().build(args.studio, overrides=tuple(args.overrides), targets=args.targets))
+
+
+def _import_openpose(args: argparse.Namespace) -> int:
+    from .importing import import_openpose
+
+    return import_openpose(args.file, model=args.model, name=args.name)
 
 
 def _doctor(args: argparse.Namespace) -> int:
