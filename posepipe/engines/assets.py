@@ -1,66 +1,44 @@
-"""Cards of what posepipe fetches (networks and recordings), and where it is kept on this machine.
+"""What posepipe fetches (networks and recordings), as its cards name it, and where it is kept on this machine.
 
-A card is a TOML file beside the code that uses it. It names the wheel that carries the files (package, version, file name, size,
-SHA-256), and for each file its path in the wheel, its local name, its size and its SHA-256. `posepipe.engines.pull` fetches.
+A card (`posepipe.engines.card`) is a TOML file beside the code that uses it, or a user's own beside the studio file.
+`posepipe.engines.pull` fetches.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import msgspec
+from typing import Any, Literal
 
 from ..pipeline.errors import PullError, did_you_mean
+from .card import Download, Member, MirrorOnly, NpmPackage, Preprocess, Source, TensorCard, Tolerance, Wheel, read_entries
+
+__all__ = [
+    "PULL",
+    "Asset",
+    "Download",
+    "Member",
+    "MirrorOnly",
+    "NpmPackage",
+    "Source",
+    "TensorCard",
+    "Wheel",
+    "asset",
+    "catalogue",
+    "find",
+    "home",
+    "read_card",
+    "resolve",
+    "user_card",
+]
 
 PULL = "pull:"
-T = TypeVar("T")
-
-
-class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One exact wheel of a package index, or the archive (.tgz) of an npm package."""
-
-    package: str
-    version: str
-    filename: str
-    sha256: str
-    bytes: int
-    registry: Literal["pypi", "npm"] = "pypi"
-
-
-class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of an asset: `member` is its path in the wheel, `name` the one it has here."""
-
-    name: str
-    member: str
-    sha256: str
-    bytes: int
-
-
-class TensorCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One named array of a network; -1 in `shape` is the batch."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    meaning: str = ""
-
-
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    kind: Literal["model", "recording"]
-    summary: str
-    licence: str
-    files: tuple[Member, ...]
-    skeleton: str = ""
-    inputs: dict[str, TensorCard] = {}
-    outputs: dict[str, TensorCard] = {}
-    measured: dict[str, str] = {}
+_BESIDE = MirrorOnly("beside the card")
 
 
 def home() -> Path:
@@ -76,24 +54,42 @@ def home() -> Path:
 class Asset:
     """A network or a recording that can be fetched by its name.
 
-    inputs, outputs: the contract of a network (empty for a recording). measured: accuracy and latency, in words.
+    inputs, outputs: the contract of a network (empty for a recording). measured: accuracy and latency, in words. decoder: the table
+    `[x.decoder]`. detector: what finds people for it. not_run: why it was not run for this release. beside: the folder of a user's card.
     """
 
     name: str
     kind: Literal["model", "recording"]
     summary: str
     licence: str
-    wheel: Wheel
+    source: Source
     files: tuple[Member, ...]
     skeleton: str
     inputs: Mapping[str, TensorCard]
     outputs: Mapping[str, TensorCard]
     measured: Mapping[str, str]
+    preprocess: Preprocess | None = None
+    decoder: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: Tolerance | None = None
+    detector: str = ""
+    not_run: str = ""
+    beside: Path | None = None
 
     @property
     def folder(self) -> Path:
         """Where its files are, or will be."""
-        return home() / "assets" / self.name
+        return self.beside if self.beside is not None else home() / "assets" / self.name
+
+    @property
+    def download_bytes(self) -> int:
+        """What fetching it moves; 0 where the card does not know."""
+        return self.source.bytes or self.size_bytes
+
+    @property
+    def download(self) -> str:
+        """The same in words."""
+        size = f"{self.download_bytes / 1e6:.0f} MB" if self.download_bytes else "a file of unknown size"
+        return f"{size} from a mirror folder (POSEPIPE_MIRROR)" if isinstance(self.source, MirrorOnly) else size
 
     @property
     def size_bytes(self) -> int:
@@ -102,7 +98,7 @@ class Asset:
 
     def missing(self) -> tuple[Member, ...]:
         """The files that are not here with the size that the card names. Sums are checked when they are fetched."""
-        return tuple(f for f in self.files if not _has_size(self.folder / f.name, f.bytes))
+        return tuple(f for f in self.files if not _is_here(self.folder / f.name, f))
 
     def present(self) -> bool:
         """True when every file is here."""
@@ -116,17 +112,20 @@ class Asset:
         names = [f.name for f in self.files]
         if name and name not in names:
             raise PullError(f"{self.name!r} has no file {name!r}", hint=did_you_mean(name, names))
-        if self.missing():
-            hint = f"run `posepipe pull {self.name}` ({self.wheel.bytes / 1e6:.0f} MB download)"
+        if missing := self.missing():
+            if self.beside is not None:
+                raise PullError(f"the card names {missing[0].name!r}, which is not beside it", where=str(self.beside), hint="put it there")
+            hint = f"run `posepipe pull {self.name}` ({self.download})"
             raise PullError(f"{self.name!r} is not on this machine", where=str(self.folder), hint=hint)
         return self.folder / name if name else self.folder
 
 
-def _has_size(path: Path, size: int) -> bool:
+def _is_here(path: Path, file: Member) -> bool:
     try:
-        return path.stat().st_size == size
+        size = path.stat().st_size
     except OSError:
         return False
+    return size == file.bytes if file.bytes and not file.also else size > 0
 
 
 def _cards() -> Iterator[Traversable]:
@@ -139,29 +138,36 @@ def _cards() -> Iterator[Traversable]:
             yield card
 
 
-def read_card(text: str, *, where: str) -> dict[str, Asset]:
-    """The assets of one card.
+def read_card(text: str, *, where: str, beside: Path | None = None) -> dict[str, Asset]:
+    """The assets of one card. beside: the folder of a user's own card, whose files lie there and which needs no source.
 
-    The table `[wheel]` is shared by all; every other `[group.name]` is an asset. Raises PullError for a card that is not one.
+    Raises PullError for a card that is not one.
     """
-    try:
-        tables: dict[str, Any] = tomllib.loads(text)
-        wheel = _convert(tables.pop("wheel", {}), Wheel, "wheel")
-        groups = {group: _convert(part, dict[str, Any], group) for group, part in tables.items()}
-        found = {f"{g}.{n}": _convert(table, _Entry, f"{g}.{n}") for g, part in groups.items() for n, table in part.items()}
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
-        raise PullError(f"not a card: {e}", where=where, hint="reinstall posepipe, or compare the file with another card.toml") from e
-    return {
-        name: Asset(name, e.kind, e.summary, e.licence, wheel, e.files, e.skeleton, e.inputs, e.outputs, e.measured)
-        for name, e in found.items()
-    }
+    found = {}
+    for name, e in read_entries(text, where=where).items():
+        if e.source is None and beside is None:
+            raise PullError(f"[{name}] has no source", where=where, hint="add the table [source], see docs/models.md")
+        tables = (e.files, e.skeleton, e.inputs, e.outputs, e.measured, e.preprocess, e.decoder, e.tolerance, e.detector, e.not_run)
+        found[name] = Asset(name, e.kind, e.summary, e.licence, e.source or _BESIDE, *tables, beside=beside)
+    return found
 
 
-def _convert(table: Any, kind: type[T], name: str) -> T:
+def user_card(path: Path) -> Asset:
+    """The one network of a user's own card; its files lie beside it. PullError for what is not a card with one network."""
     try:
-        return msgspec.convert(table, kind)
-    except msgspec.ValidationError as e:
-        raise msgspec.ValidationError(f"[{name}] {e}") from e
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        hint = "the path of a card is relative to the studio file"
+        raise PullError(f"the card cannot be read: {e}", where=str(path), hint=hint) from e
+    found = read_card(text, where=str(path), beside=path.parent)
+    if len(found) != 1 or (one := next(iter(found.values()))).kind != "model":
+        raise PullError(f"a card of one's own describes one network, this one {len(found)}: {', '.join(found)}", where=str(path))
+    return one
+
+
+def find(name: str) -> Asset:
+    """A network by its name, or by the path of a user's card (`my_net/card.toml`). PullError."""
+    return user_card(Path(name)) if name.endswith(".toml") else asset(name)
 
 
 @functools.cache

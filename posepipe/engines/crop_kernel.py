@@ -1,4 +1,4 @@
-"""The compiled part of `crop`: one pass from YUV planes to an RGB crop.
+"""The compiled part of `crop`: one pass from YUV planes to a crop in the form that a network takes.
 
 A plane is reduced to means of k x k pixels (groups) where the crop sees it, sampled with bilinear weights, and converted row by row. The loops
 are kept apart and simple, so that the compiler makes vector instructions of every one; only the look-up of four neighbours by one index (a
@@ -27,18 +27,22 @@ def _kernel(function: F) -> F:
 
 
 @_kernel
-def cut(y: Any, u: Any, v: Any, luma: Any, chroma: Any, frame_from_crop: Any, colours: Any, out: Any) -> bool:
-    """One crop into `out` uint8 [H,W,3]; False, and nothing written, when the map is not of finite numbers below _FAR.
+def cut(
+    y: Any, u: Any, v: Any, luma: Any, chroma: Any, frame_from_crop: Any, colours: Any, planar: bool, order: Any, scale: Any, out: Any
+) -> bool:
+    """One crop into `out` [H,W,3], planar: [3,H,W]; False, and nothing written, when the map is not of finite numbers below _FAR.
 
     y, u, v: flat bytes of the planes; of interleaved chroma, `u` begins with the first value of U and `v` with the first of V.
     luma, chroma: (height, width, bytes from row to row, bytes from pixel to pixel). frame_from_crop float64 [2,3].
     colours float64 [7]: black luma and chroma, the gain of luma, what V adds to red, U and V to green, U to blue.
+    order int64 [3]: which of red, green, blue each channel of `out` is. scale float32 [3,2]: a channel is factor x colour 0..255 + summand;
+    [0,2]: every channel is the colour itself.
     """
     for i in range(2):
         for j in range(3):
             if not abs(frame_from_crop[i, j]) < _FAR:
                 return False
-    height, width = out.shape[0], out.shape[1]
+    height, width = (out.shape[1], out.shape[2]) if planar else (out.shape[0], out.shape[1])
     # A chroma pixel j lies over luma pixels 2j and 2j + 1, in the crop as in the frame.
     chroma_from_chroma = frame_from_crop.copy()
     for i in range(2):
@@ -64,7 +68,14 @@ def cut(y: Any, u: Any, v: Any, luma: Any, chroma: Any, frame_from_crop: Any, co
         _place(map_y, r, quads_y.shape, ramp, at, share_x, share_y)
         _sample(quads_y, at, quad, share_x, share_y, row_y)
         _convert(row_y, tint, colours, rgb)
-        _interleave(rgb, out[r])
+        if planar:
+            for channel in range(3):
+                _plane(rgb[order[channel]], scale, channel, out[channel, r])
+        elif len(scale):
+            for channel in range(3):
+                _channel(rgb[order[channel]], scale, channel, out[r])
+        else:
+            _interleave(rgb[order[0]], rgb[order[1]], rgb[order[2]], out[r])
     return True
 
 
@@ -239,10 +250,23 @@ def _convert(row_y: Any, tint: Any, colours: Any, rgb: Any) -> None:
 
 
 @_kernel
-def _interleave(rgb: Any, out: Any) -> None:
-    r, g, b = rgb[0], rgb[1], rgb[2]
+def _interleave(a: Any, b: Any, c: Any, out: Any) -> None:
     flat = out.ravel()
-    for i in range(len(r)):
-        flat[3 * i] = r[i]
-        flat[3 * i + 1] = g[i]
-        flat[3 * i + 2] = b[i]
+    for i in range(len(a)):
+        flat[3 * i] = a[i]
+        flat[3 * i + 1] = b[i]
+        flat[3 * i + 2] = c[i]
+
+
+@_kernel
+def _plane(colour: Any, scale: Any, channel: int, out: Any) -> None:
+    factor, summand = (scale[channel, 0], scale[channel, 1]) if len(scale) else (_f32(1), _f32(0))
+    for i in range(len(colour)):
+        out[i] = _f32(colour[i]) * factor + summand
+
+
+@_kernel
+def _channel(colour: Any, scale: Any, channel: int, out: Any) -> None:
+    flat, factor, summand = out.ravel(), scale[channel, 0], scale[channel, 1]
+    for i in range(len(colour)):
+        flat[3 * i + channel] = _f32(colour[i]) * factor + summand

@@ -133,19 +133,25 @@ def _keep_login(page: str, url: str) -> str:
 
 
 def download(url: str, part: Path, size: int, *, moved: Moved, pause_s: float = 1.0) -> None:
-    """Fetch `url` into `part` until it has `size` bytes, going on from what is there; a few attempts, then Unreachable."""
+    """Fetch `url` into `part` until it has `size` bytes (0: as many as the server says), going on from what is there; a few attempts,
+    then Unreachable."""
     why = ""
+    if not size:
+        part.unlink(missing_ok=True)  # nothing tells whether what is there is the beginning of what is wanted
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(pause_s * 2 ** (attempt - 1))
         here = part.stat().st_size if part.exists() else 0
-        if here > size:
+        if here > size > 0:
             part.unlink()
             here = 0
-        if here == size:
+        if here == size > 0:
             return
         try:
             with _get(url, {"Range": f"bytes={here}-"} if here else {}) as answer:
+                size = size or int(answer.headers.get("Content-Length") or 0)
+                if not size:
+                    raise Unreachable(f"{bare(url)} does not say how much it sends")
                 goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {here}-")
                 _pour(answer, part, here if goes_on else 0, size, moved)
         except urllib.error.HTTPError as e:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import hashlib
 import os
 import sys
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from ..pipeline.errors import ChecksumError, PullError
 from . import index
-from .assets import Asset, Member, Wheel, asset, catalogue, home
+from .assets import Asset, Download, Member, MirrorOnly, NpmPackage, Source, Wheel, asset, catalogue, home
 from .files import write_whole
 
 Report = Callable[[str, int, int], None]
@@ -28,8 +29,8 @@ Report = Callable[[str, int, int], None]
 def fetch(name: str, *, progress: Report | None = None) -> Path:
     """Make every file of an asset be here, and return its folder. Nothing is fetched twice, and two processes may ask at once.
 
-    Looked for, in this order: the cache, `$POSEPIPE_MIRROR` (a folder with the files or the archive, under any name), the package index.
-    The wheel is removed afterwards; everything else that posepipe wants from it is unpacked on the way.
+    Looked for, in this order: the cache, `$POSEPIPE_MIRROR` (a folder with the files or the archive, under any name), the source that
+    the card names. An archive is removed afterwards; everything else that posepipe wants from it is unpacked on the way.
     Raises PullError (unknown name, no network, no space, no permission) and ChecksumError.
     """
     wanted = asset(name)
@@ -37,13 +38,13 @@ def fetch(name: str, *, progress: Report | None = None) -> Path:
     if wanted.present():
         return wanted.folder
     try:
-        with _alone(wanted.wheel, report):
+        with _alone(wanted, report):
             if wanted.present() or _from_mirror(wanted, report):
                 return wanted.folder
             wheel = _download(wanted, report)
             try:
                 for other in catalogue().values():
-                    if other.wheel == wanted.wheel:
+                    if other.source == wanted.source:
                         _unpack(wheel, other)
             except PullError:
                 wheel.unlink()
@@ -56,7 +57,7 @@ def fetch(name: str, *, progress: Report | None = None) -> Path:
 
 def intact(wanted: Asset) -> bool:
     """Whether every file of an asset has the sum that its card names; a file that has not is removed, to be fetched again."""
-    wrong = [path for f in wanted.files if (path := wanted.folder / f.name).is_file() and _sha256(path) != f.sha256]
+    wrong = [path for f in wanted.files if (path := wanted.folder / f.name).is_file() and not _accepted(f, _sha256(path))]
     for path in wrong:
         path.unlink()
     return not wrong and wanted.present()
@@ -68,7 +69,7 @@ def _silent(_what: str, _here: int, _size: int) -> None:
 
 def _disk(e: OSError, wanted: Asset) -> PullError:
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        need = (wanted.wheel.bytes + wanted.size_bytes) / 1e6
+        need = (wanted.download_bytes + wanted.size_bytes) / 1e6
         return PullError(
             f"no space left while fetching {wanted.name!r}, which needs {need:.0f} MB for a moment",
             where=str(home()),
@@ -85,13 +86,13 @@ def _downloads() -> Path:
 
 
 @contextlib.contextmanager
-def _alone(wheel: Wheel, report: Report) -> Iterator[None]:
-    """One process at a time works on a wheel; the others wait, and then find the files."""
-    with (_downloads() / f"{wheel.filename}.lock").open("w") as lock:
+def _alone(wanted: Asset, report: Report) -> Iterator[None]:
+    """One process at a time works on an archive; the others wait, and then find the files."""
+    with (_downloads() / f"{wanted.source.filename or wanted.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report("another posepipe is fetching this, waiting", 0, wheel.bytes)
+            report("another posepipe is fetching this, waiting", 0, wanted.download_bytes)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -102,66 +103,100 @@ def _sha256(path: Path) -> str:
 
 
 def _download(wanted: Asset, report: Report) -> Path:
-    wheel = wanted.wheel
-    part = _downloads() / f"{wheel.filename}.part"
+    source = wanted.source
+    if isinstance(source, MirrorOnly):
+        hint = (
+            f"put it into a folder and set POSEPIPE_MIRROR to that; it is found by its sha256 {wanted.files[0].sha256} ({source.publisher})"
+        )
+        raise PullError(f"{wanted.name!r} is nowhere to be downloaded in this form", hint=hint)
+    part = _downloads() / f"{source.filename}.part"
     try:
-        if not (part.exists() and part.stat().st_size == wheel.bytes):
-            find = index.npm_file if wheel.registry == "npm" else index.find_file
-            url = find(wheel.package, wheel.filename)
-            index.download(url, part, wheel.bytes, moved=lambda here, size: report(wheel.filename, here, size))
+        if not (source.bytes and part.exists() and part.stat().st_size == source.bytes):
+            index.download(_address(source), part, source.bytes, moved=lambda here, size: report(source.filename, here, size))
     except index.Unreachable as e:
         kept = part.stat().st_size if part.exists() else 0
-        again = f"run `posepipe pull {wanted.name}` again (it goes on after the {kept / 1e6:.1f} MB that are here)"
-        pip = "pip download --no-deps --only-binary=:all: --python-version 3.11 --platform manylinux2014_x86_64"
-        get = f"{pip} {wheel.package}=={wheel.version} -d DIR"
-        if wheel.registry == "npm":
-            get = f"npm pack {wheel.package}@{wheel.version} --pack-destination DIR"
-        elsewhere = f"on a machine with network `{get}`, bring DIR here and set POSEPIPE_MIRROR=DIR"
+        goes_on = f" (it goes on after the {kept / 1e6:.1f} MB that are here)" if source.bytes else ""
+        again = f"run `posepipe pull {wanted.name}` again{goes_on}"
+        elsewhere = f"on a machine with network `{_by_hand(source)}`, bring DIR here and set POSEPIPE_MIRROR=DIR"
         raise PullError(f"cannot fetch {wanted.name!r}: {e}", hint=f"{again}, or {elsewhere}") from e
     got = _sha256(part)
-    if got != wheel.sha256:
+    if not source.sha256:
+        report(f"{source.filename}: its card names no sum to check; what came has SHA-256 {got}", 0, 0)
+    elif got != source.sha256:
         part.unlink()
         hint = f"it was removed; run `posepipe pull {wanted.name}` again, and if it repeats, distrust the index in use"
-        raise _wrong(wheel.filename, got, wheel.sha256, hint)
+        raise _wrong(source.filename, got, source.sha256, hint)
     return part
+
+
+def _address(source: Wheel | NpmPackage | Download) -> str:
+    if isinstance(source, Download):
+        return source.url
+    return (index.npm_file if isinstance(source, NpmPackage) else index.find_file)(source.package, source.filename)
+
+
+def _by_hand(source: Wheel | NpmPackage | Download) -> str:
+    """The command that fetches the same into a folder."""
+    if isinstance(source, Download):
+        return f"curl -L --create-dirs -o DIR/{source.filename} {source.url}"
+    if isinstance(source, NpmPackage):
+        return f"npm pack {source.package}@{source.version} --pack-destination DIR"
+    pip = "pip download --no-deps --only-binary=:all: --python-version 3.11 --platform manylinux2014_x86_64"
+    return f"{pip} {source.package}=={source.version} -d DIR"
 
 
 def _wrong(file: str, got: str, want: str, hint: str) -> ChecksumError:
     return ChecksumError(f"{file} has SHA-256 {got}, its card names {want}", hint=hint)
 
 
-def _unpack(wheel: Path, into: Asset) -> None:
+def _unpack(archive: Path, into: Asset) -> None:
     try:
-        with _opened(wheel, into.wheel) as read:
+        with _opened(archive, into.source) as read:
             for file in into.missing():
                 _place(read(file.member), file, into.folder)
     except (zipfile.BadZipFile, tarfile.TarError, KeyError) as e:
-        raise PullError(f"{wheel.name} does not hold what the card of {into.name!r} names: {e}", hint="the card is wrong: report it") from e
+        raise PullError(
+            f"{archive.name} does not hold what the card of {into.name!r} names: {e}", hint="the card is wrong: report it"
+        ) from e
 
 
 @contextlib.contextmanager
-def _opened(path: Path, wheel: Wheel) -> Iterator[Callable[[str], bytes]]:
-    """The members of a wheel, or of an npm archive, by their names. KeyError for one that is not there."""
-    if wheel.registry == "pypi":
-        with zipfile.ZipFile(path) as archive:
-            yield archive.read
+def _opened(path: Path, source: Source) -> Iterator[Callable[[str], bytes]]:
+    """The members of an archive by their names, of a downloaded zip also by a pattern. KeyError for one that is not there."""
+    if isinstance(source, NpmPackage):
+        with tarfile.open(path, "r:gz") as packed:
+
+            def unpacked(name: str) -> bytes:
+                found = packed.extractfile(name)
+                if found is None:
+                    raise KeyError(f"{name!r} is not a file")
+                return found.read()
+
+            yield unpacked
         return
-    with tarfile.open(path, "r:gz") as packed:
+    if isinstance(source, Download) and not source.filename.endswith(".zip"):
+        yield lambda _name: path.read_bytes()
+        return
+    with zipfile.ZipFile(path) as archive:
 
-        def read(name: str) -> bytes:
-            found = packed.extractfile(name)
-            if found is None:
-                raise KeyError(f"{name!r} is not a file")
-            return found.read()
+        def unzipped(name: str) -> bytes:
+            found = fnmatch.filter(archive.namelist(), name) if isinstance(source, Download) else [name]
+            if len(found) != 1:
+                raise KeyError(f"{len(found)} files match {name!r}")
+            return archive.read(found[0])
 
-        yield read
+        yield unzipped
 
 
 def _place(content: bytes, file: Member, folder: Path) -> None:
     got = hashlib.sha256(content).hexdigest()
-    if got != file.sha256:
-        raise _wrong(file.member, got, file.sha256, "nothing was kept; the card and the package disagree: report it")
+    if not _accepted(file, got):
+        raise _wrong(file.member or file.name, got, file.sha256, "nothing was kept; the card and the package disagree: report it")
     write_whole(folder / file.name, content)
+
+
+def _accepted(file: Member, sha256: str) -> bool:
+    return sha256 in (file.sha256, *file.also) or not file.sha256
 
 
 def _from_mirror(wanted: Asset, report: Report) -> bool:
@@ -176,15 +211,24 @@ def _from_mirror(wanted: Asset, report: Report) -> bool:
     for path in sorted(p for p in mirror.rglob("*") if p.is_file()):
         by_size.setdefault(path.stat().st_size, []).append(path)
     for file in wanted.missing():
-        if found := _match(by_size, file.bytes, file.sha256):
+        if file.sha256 and (found := _match(by_size, file.bytes, file.sha256, *file.also)):
             _place(found.read_bytes(), file, wanted.folder)
-    if wanted.missing() and (found := _match(by_size, wanted.wheel.bytes, wanted.wheel.sha256)):
+    if wanted.missing() and (found := _in_mirror(by_size, wanted.source)):
         _unpack(found, wanted)
     return wanted.present()
 
 
-def _match(by_size: dict[int, list[Path]], size: int, sha256: str) -> Path | None:
-    return next((p for p in by_size.get(size, ()) if _sha256(p) == sha256), None)
+def _in_mirror(by_size: dict[int, list[Path]], source: Source) -> Path | None:
+    if source.sha256:
+        return _match(by_size, source.bytes, source.sha256)
+    named = (p for paths in by_size.values() for p in paths if isinstance(source, Download) and p.name == source.filename)
+    return next(named, None)
+
+
+def _match(by_size: dict[int, list[Path]], size: int, *sums: str) -> Path | None:
+    """The file with one of these sums; it may be of any size where several are accepted or the card names none."""
+    candidates = by_size.get(size, []) if size and len(sums) == 1 else [p for paths in by_size.values() for p in paths]
+    return next((p for p in candidates if _sha256(p) in sums), None)
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from posepipe.engines.assets import asset, catalogue
+from posepipe.engines.assets import MirrorOnly, asset, catalogue
 from posepipe.engines.pull import fetch, intact, on_terminal
 
 
@@ -21,6 +22,8 @@ def pull(names: Sequence[str], *, everything: bool = False, listing: bool = Fals
         for one in wanted:
             if one.present() and intact(one):
                 print(f"{one.name}: there ({one.folder})")
+            elif everything and isinstance(one.source, MirrorOnly) and not os.environ.get("POSEPIPE_MIRROR"):
+                print(f"{one.name}: left out, it comes only from a mirror folder (POSEPIPE_MIRROR)")
             else:
                 print(f"{one.name}: fetched ({fetch(one.name, progress=report)})")
     return 0
@@ -29,7 +32,7 @@ def pull(names: Sequence[str], *, everything: bool = False, listing: bool = Fals
 def _list() -> None:
     table = Table("name", "what", "licence", "here", box=None, pad_edge=False, header_style="bold")
     for name, one in catalogue().items():
-        here = f"yes, {one.size_bytes / 1e6:.1f} MB" if one.present() else f"no, would fetch {one.wheel.bytes / 1e6:.0f} MB"
-        table.add_row(name, one.summary, one.licence, here)
+        here = f"yes, {one.size_bytes / 1e6:.1f} MB" if one.present() else f"no, would fetch {one.download}"
+        table.add_row(name, f"{one.summary} ({one.not_run})" if one.not_run else one.summary, one.licence, here)
     Console().print(table)
     print("\nposepipe pull NAME... fetches, posepipe pull --all fetches everything.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
 
 import msgspec
 import numpy as np
@@ -13,15 +15,11 @@ from posepipe.calib.project import project
 from posepipe.calib.rig import Rig
 from posepipe.engines.crop import Rois
 from posepipe.engines.engine import EngineOptions
-from posepipe.engines.models.blazepose.networks import SIZES
-from posepipe.engines.models.blazepose.regions import rois_from_detections, rois_from_joints
-from posepipe.engines.models.blazepose.topdown import PersonDetector, TopDown
-from posepipe.pipeline.errors import GraphError, RigError, did_you_mean
+from posepipe.engines.network import STUB, PersonDetector, TopDown, detector_card, onnx_of, topdown_card
+from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
 from posepipe.pipeline.node import Caps, Context, Latest, Node, NodeSettings
 from posepipe.pipeline.packet import F64, FrameSet, Packet, Poses, ViewPoses, readonly
-from posepipe.pipeline.skeleton import BLAZEPOSE33
 
-_ENGINES = {**dict.fromkeys(SIZES, "blazepose.detector"), "stub": "stub"}
 _FOLLOW_NS = 300_000_000  # a skeleton older than this says nothing about where the person is now
 _MISSES = 3
 _AROUND = 1.3
@@ -34,6 +32,8 @@ class HeatmapTopdown(Node):
     every `detect_every` instants the person detector looks at one view and confirms it. While nobody is followed, the detector looks at all
     views, and people are those whose detections meet in space, the one seen by most views first: a bystander seen by two cameras
     does not displace the performer seen by four. One person for now (`max_people: 1`).
+
+    Any network with a card for the joints of one person will do, also one's own (docs/models.md); the skeleton is that of its card.
     """
 
     use = "heatmap.topdown"
@@ -41,12 +41,20 @@ class HeatmapTopdown(Node):
     default_queue = (1, "drop_oldest")  # an instant that waits makes the next one wait: a stale one is worth less than a resynced studio
 
     class Settings(NodeSettings, frozen=True):
-        engine: Annotated[str, Meta(description="heatmap network: blazepose.lite, blazepose.full, blazepose.heavy, or stub")] = (
-            "blazepose.full"
-        )
+        engine: Annotated[
+            str, Meta(description="network for the joints of a person: blazepose.full, movenet.thunder, ..., my_net/card.toml, or stub")
+        ] = "blazepose.full"
+        detector: Annotated[
+            str,
+            Meta(description="person detector: blazepose.detector, yolox.nano, ..., my_net/card.toml; auto: as the network's card says"),
+        ] = "auto"
         max_people: Annotated[int, Meta(description="people followed at once (1 in this release)", ge=1, le=1)] = 1
         detect_every: Annotated[int, Meta(description="instants between two looks of the person detector at one view", ge=1)] = 15
         min_joints: Annotated[int, Meta(description="a view is cut when this many body joints are expected inside it", ge=1, le=12)] = 4
+
+        def beside(self, folder: Path) -> Self:
+            cards = {"engine": self.engine, "detector": self.detector}
+            return msgspec.structs.replace(self, **{k: str(folder / v) if v.endswith(".toml") else v for k, v in cards.items()})
 
     settings: Settings
     runs_on = ""
@@ -55,29 +63,41 @@ class HeatmapTopdown(Node):
 
     @classmethod
     def check(cls, settings: Settings, inputs: object) -> None:
-        if settings.engine not in _ENGINES:
-            raise GraphError(
-                f"engine is {settings.engine!r}: there is no such heatmap network", hint=did_you_mean(settings.engine, _ENGINES)
-            )
+        for key, card in (("engine", topdown_card), ("detector", detector_card)):
+            name = settings.engine if key == "engine" else _detector(settings)
+            try:
+                card(name)
+            except (EngineError, PullError, GraphError) as e:
+                what = f"{e.where}: {e.what}" if e.where and e.where != name else e.what
+                raise GraphError(f"{key} is {name!r}: {what}", hint=e.hint) from e
 
     @classmethod
     def caps(cls, settings: Settings, inputs: object) -> Caps:
-        return Caps(skeleton=BLAZEPOSE33.name)
+        return Caps(skeleton=topdown_card(settings.engine).skeleton)
 
     @classmethod
     def needs(cls, settings: Settings) -> tuple[str, ...]:
-        return (settings.engine, _ENGINES[settings.engine]) if settings.engine != "stub" else ()
+        return tuple(n for n in (settings.engine, _detector(settings)) if n != STUB)
+
+    @classmethod
+    def networks(cls, settings: Settings, rig: object) -> Mapping[str, Path]:
+        names = {settings.engine: topdown_card, _detector(settings): detector_card}
+        return {name: onnx_of(card(name)) for name, card in names.items() if name != STUB}
 
     def open(self, ctx: Context) -> None:
         if not isinstance(ctx.rig, Rig):
             raise RigError("the studio has no rig, so people cannot be followed from view to view", hint="add rig: FILE to the studio file")
         self._rig: Rig = ctx.rig
-        options = msgspec.convert(ctx.engines, EngineOptions)
+        try:
+            options = msgspec.convert(ctx.engines, EngineOptions)
+        except msgspec.ValidationError as e:
+            raise EngineError(f"engines: {e}", hint="correct engines: in the studio file") from e
         views = len(ctx.cameras)
         self._heatmaps = TopDown(self.settings.engine, options, batch=views * self.settings.max_people)
-        self._detector = PersonDetector(_ENGINES[self.settings.engine], options, batch=views)
-        self._body = np.array(BLAZEPOSE33.body)
-        self._hips = np.array([BLAZEPOSE33.index("left_hip"), BLAZEPOSE33.index("right_hip")])
+        self._detector = PersonDetector(_detector(self.settings), options, batch=views)
+        layout = self._heatmaps.skeleton
+        self._body = np.array(layout.body)
+        self._hips = np.array([layout.index("left_hip"), layout.index("right_hip")])
         project(self._rig, np.zeros((1, 3)))  # compiles, or loads the compiled kernel
         self._seen: Packet[Poses] | None = None
         self._speed_m_s = np.zeros(3)
@@ -147,7 +167,7 @@ class HeatmapTopdown(Node):
         seen = project(self._rig, np.nan_to_num(xyz_m, nan=1e6))
         known = np.isfinite(xyz_m[:, 0])
         uv_px = np.where(known[:, None], seen.uv_px, np.nan)
-        rois = rois_from_joints(uv_px, np.broadcast_to(known, uv_px.shape[:2]).astype(np.float32))
+        rois = self._heatmaps.regions.of_joints(uv_px, np.broadcast_to(known, uv_px.shape[:2]).astype(np.float32))
         enough = np.count_nonzero(seen.visible[:, self._body] & known[self._body], axis=1) >= self.settings.min_joints
         return Rois(rois.centre_px, np.where(enough, rois.side_px, np.nan), rois.angle_rad)
 
@@ -173,13 +193,20 @@ class HeatmapTopdown(Node):
         detections = dict(zip(views, self._detector.detect([frames.frames[frames.cameras[i]] for i in views]), strict=True))
         every = [detections.get(i, []) for i in range(len(frames.cameras))]
         points_px = [np.array([d.points_px[[0, 2]] for d in view], np.float64).reshape(-1, 2, 2) for view in every]
-        size_px = [rois_from_detections(view).side_px for view in every]
+        size_px = [self._heatmaps.regions.of_detections(view).side_px for view in every]
         people = match_views(self._rig, points_px, size_px, max_people=1)
         if not people:
             return None
         count = len(frames.cameras)
         rois = Rois(np.full((count, 2), np.nan), np.full(count, np.nan), np.zeros(count))
         for view, row in people[0].items():
-            one = rois_from_detections([every[view][row]])
+            one = self._heatmaps.regions.of_detections([every[view][row]])
             rois.centre_px[view], rois.side_px[view], rois.angle_rad[view] = one.centre_px[0], one.side_px[0], one.angle_rad[0]
         return rois
+
+
+def _detector(settings: HeatmapTopdown.Settings) -> str:
+    """The detector that the settings name, or that the network's card does."""
+    if settings.detector != "auto":
+        return settings.detector
+    return STUB if settings.engine == STUB else topdown_card(settings.engine).detector or "blazepose.detector"

@@ -250,7 +250,7 @@ class _Planner:
         if missing or not good:
             return None
         try:
-            return msgspec.convert(raw, cls.Settings)
+            return msgspec.convert(raw, cls.Settings).beside(Path(self._file.name).parent)
         except msgspec.ValidationError as e:
             self._wrong(path, f"node {name!r}: {e}", f"see posepipe inspect {cls.use}")
             return None

@@ -27,7 +27,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import msgspec
 
@@ -42,6 +42,10 @@ Latest = Annotated[T | None, _FEEDBACK]
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a node's settings: typed, validated, immutable. Document a field with `Annotated[float, Meta(description=..., ge=0)]`."""
+
+    def beside(self, folder: Path) -> Self:
+        """These settings as they are in a studio file of that folder: with the paths that `check` and `caps` have to open made whole."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,12 @@ class Node:
     def needs(cls, settings: Any) -> tuple[str, ...]:
         """Names of the models that have to be on this machine."""
         return ()
+
+    @classmethod
+    def networks(cls, settings: Any, rig: Any) -> Mapping[str, Path]:
+        """The network files that `open` opens, by name: `posepipe build` compiles them. A PosepipeError when one is
+        not on this machine."""
+        return {}
 
     def open(self, ctx: Context) -> None:
         """Take what the node needs (model, socket, file). Raises a PosepipeError that says what to do."""

@@ -30,7 +30,7 @@ def floor(seconds: float, rate_hz: float) -> dict[str, float]:
 
     from posepipe.engines.crop import Rois, crop_rgb, image_from_crop
     from posepipe.engines.engine import EngineOptions
-    from posepipe.engines.models.blazepose.networks import open_landmarks
+    from posepipe.engines.network import TopDown
     from posepipe.launch import studio
     from posepipe.nodes._video import Picture
 
@@ -38,7 +38,7 @@ def floor(seconds: float, rate_hz: float) -> dict[str, float]:
     plan = studio.load(STUDIO)
     resolve = studio.resolver(plan.folder)
     paths = [resolve(n.settings.uri) for n in plan.sources]
-    engine = open_landmarks("blazepose.full", EngineOptions())
+    engine = TopDown("blazepose.full", EngineOptions(), batch=1).engine
     crops = np.zeros((len(paths), 256, 256, 3), np.uint8)
     engine({"image": crops})
     frames: dict[int, dict[int, object]] = defaultdict(dict)

@@ -17,8 +17,9 @@ def test_the_catalogue_names_what_first_light_needs() -> None:
         assert found.licence
         assert found.summary
         for file in found.files:
-            assert re.fullmatch("[0-9a-f]{64}", file.sha256)
-            assert file.bytes > 0
+            if not found.not_run:
+                assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+                assert file.bytes > 0
             assert "/" not in file.name
 
 
@@ -77,7 +78,8 @@ def test_resolve_finds_what_is_there(cache: Path, monkeypatch: pytest.MonkeyPatc
 
 
 CARD = """
-[wheel]
+[source]
+kind = "pypi"
 package = "toy"
 version = "1"
 filename = "toy-1-py3-none-any.whl"
@@ -98,7 +100,7 @@ bytes = 5
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (CARD.replace("[wheel]", "[wheels]"), "[wheel] Object missing required field `package`"),
+        (CARD.replace('package = "toy"', ""), "[source] Object missing required field `package`"),
         (CARD.replace('licence = "MIT"', ""), "licence"),
         (CARD.replace('licence = "MIT"', 'licence = "MIT"\ncolour = "red"'), "colour"),
         (CARD.replace('kind = "model"', 'kind = "song"'), "song"),

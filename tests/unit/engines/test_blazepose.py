@@ -16,10 +16,11 @@ from posepipe.engines.assets import Asset
 from posepipe.engines.crop import Rois, image_from_crop, to_image
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.models.blazepose.decode import decode_heatmaps
-from posepipe.engines.models.blazepose.detector import Detection, anchors, decode_detections
+from posepipe.engines.models.blazepose.detector import anchors, decode_detections
 from posepipe.engines.models.blazepose.networks import SIZES, stub_heatmaps
 from posepipe.engines.models.blazepose.regions import rois_from_detections, rois_from_joints
-from posepipe.engines.models.blazepose.topdown import PersonDetector, TopDown
+from posepipe.engines.network import PersonDetector, TopDown
+from posepipe.engines.regions import Detection
 from posepipe.pipeline.errors import EngineError, PullError
 from posepipe.pipeline.skeleton import BLAZEPOSE33
 

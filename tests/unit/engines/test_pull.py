@@ -20,7 +20,7 @@ from engine_kit import Answer
 from rich.console import Console
 
 from posepipe.engines import assets, files, index, pull
-from posepipe.engines.assets import Asset, Member, Wheel
+from posepipe.engines.assets import Asset, Member, NpmPackage, Source, Wheel
 from posepipe.pipeline.errors import ChecksumError, PullError
 
 ONE, TWO = b"first " * 300, b"second " * 500
@@ -43,7 +43,7 @@ def _wheel() -> bytes:
 WHEEL = _wheel()
 
 
-def _asset(name: str, content: bytes, wheel: Wheel) -> Asset:
+def _asset(name: str, content: bytes, wheel: Source) -> Asset:
     member = Member(name=f"{name}.bin", member=f"toy/{name}.bin", sha256=_sha(content), bytes=len(content))
     return Asset(f"toy.{name}", "model", "", "MIT", wheel, (member,), "", {}, {}, {})
 
@@ -234,7 +234,7 @@ def test_a_mirror_that_is_not_a_folder_is_refused(server: Server, monkeypatch: p
 
 
 def test_a_card_that_disagrees_with_its_wheel_keeps_nothing(cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = assets.catalogue()["toy.one"].wheel
+    wheel = assets.catalogue()["toy.one"].source
     monkeypatch.setattr(assets, "catalogue", lambda: {"toy.one": _asset("one", TWO, wheel)})
     monkeypatch.setattr(pull, "catalogue", assets.catalogue)
     with pytest.raises(ChecksumError, match=r"toy/one\.bin"):
@@ -255,7 +255,7 @@ def _npm(monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes], *, bare: by
             entry.size = len(content)
             t.addfile(entry, io.BytesIO(content))
     packed = bare or out.getvalue()
-    wheel = Wheel("@toy/one", "1.2", "one-1.2.tgz", _sha(packed), len(packed), "npm")
+    wheel = NpmPackage("@toy/one", "1.2", "one-1.2.tgz", _sha(packed), len(packed))
     known = {
         "toy.one": Asset("toy.one", "model", "", "MIT", wheel, (Member("one.bin", "package/one.bin", _sha(ONE), len(ONE)),), "", {}, {}, {})
     }

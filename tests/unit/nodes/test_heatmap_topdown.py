@@ -174,7 +174,8 @@ def test_a_person_who_is_not_confirmed_three_times_is_looked_for_anew() -> None:
 
 def test_an_unknown_network_is_refused() -> None:
     with pytest.raises(
-        GraphError, match=r"engine is 'blazepose\.ful': there is no such heatmap network\n  -> did you mean 'blazepose\.full'\?"
+        GraphError,
+        match=r"engine is 'blazepose\.ful': there is no network 'blazepose\.ful' for this\n  -> did you mean 'blazepose\.full'\?",
     ):
         HeatmapTopdown.check(HeatmapTopdown.Settings(engine="blazepose.ful"), {})
 
@@ -199,7 +200,7 @@ def test_options_of_the_engines_are_obeyed() -> None:
     node.open(Studio(RIG.names).context(rig=RIG, engines={"runtime": "openvino", "threads": 2}))
     assert node.runs_on == "stub on stub fp32 (none)", "the stub is a stub on every runtime"
     node.close()
-    with pytest.raises(EngineError, match="threads is -1"):
+    with pytest.raises(EngineError, match=r"engines: Expected `int` >= 0 - at `\$\.threads`"):
         HeatmapTopdown(HeatmapTopdown.Settings(engine="blazepose.full")).open(
             Studio(RIG.names).context(rig=RIG, engines={"runtime": "stub", "threads": -1})
         )

@@ -1,4 +1,4 @@
-"""BlazePose's networks as files that an engine opens, and as stubs that need no file."""
+"""BlazePose's networks, which are published as .tflite, as ONNX files that an engine opens."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from ....pipeline.errors import EngineError, did_you_mean
+from ....pipeline.errors import EngineError
 from ...assets import Asset, asset, home
+from ...decoders import stub_answers
 from ...engine import Contract, Engine, EngineOptions, open_engine
 from ...files import write_whole
 from ...tflite_onnx import VERSION, transcribe
-from .detector import anchors
 
 LANDMARKS = "blazepose.full"
 SIZES = ("blazepose.lite", LANDMARKS, "blazepose.heavy")
 DETECTOR = "blazepose.detector"
-STUB = "stub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +66,27 @@ def onnx_path(network: Asset, view: View) -> Path:
     return kept
 
 
-def open_landmarks(name: str, options: EngineOptions) -> Engine:
-    """The heatmap network of that name, one of SIZES (`stub`: the stub of BlazePose, whatever the options say)."""
-    network = _known(name, SIZES, default=LANDMARKS)
-    return _open(network, HEATMAPS, options if name != STUB else EngineOptions(runtime="stub"), {"heatmaps": stub_heatmaps()})
+def view_of(network: Asset) -> View:
+    """The part of a .tflite network that its card asks for."""
+    outputs = {tensor.origin: name for name, tensor in network.outputs.items()}
+    known = next((v for v in (HEATMAPS, PEOPLE) if v.outputs == outputs), None)
+    p = network.preprocess
+    if p is None or not all(outputs) or len({*p.mean}) + len({*p.std}) > 2:
+        what = "a .tflite network needs [preprocess] with the same mean and std for every colour, and the origin of every output"
+        raise EngineError(what, where=network.name, hint="compare posepipe/engines/models/blazepose/card.toml")
+    return View(known.name if known else "-".join(outputs.values()), outputs, 1 / p.std[0], -p.mean[0] / p.std[0])
 
 
-def open_detector(name: str, options: EngineOptions) -> Engine:
-    """The detector of that name (`stub`: a stub that sees one person, in the middle of every picture)."""
-    return _open(
-        _known(name, (DETECTOR,), default=DETECTOR), PEOPLE, options if name != STUB else EngineOptions(runtime="stub"), stub_people()
-    )
-
-
-def _known(name: str, choice: tuple[str, ...], *, default: str) -> Asset:
-    """The network of that name; the stub has the contract of the default."""
-    if name not in (*choice, STUB):
-        raise EngineError(f"there is no network {name!r} for this", hint=did_you_mean(name, (*choice, STUB)))
-    return asset(default if name == STUB else name)
-
-
-def _open(network: Asset, view: View, options: EngineOptions, answers: Mapping[str, NDArray[Any]]) -> Engine:
-    contract = Contract.of(network.inputs, network.outputs)
-    if options.runtime == "stub":
-        return open_engine(Path(), options, contract=contract, answers=answers)
-    path = onnx_path(network, view)
+def open_transcribed(network: Asset, options: EngineOptions, contract: Contract) -> Engine:
+    """The engine of a .tflite network. Its transcription is made when it is not there, and again when it is damaged."""
+    path = onnx_path(network, view_of(network))
     try:
         return open_engine(path, options, contract=contract)
     except EngineError:
         if not _damaged(path):
             raise
     path.unlink()  # it was made here from the network's own file: make it again
-    return open_engine(onnx_path(network, view), options, contract=contract)
+    return open_engine(onnx_path(network, view_of(network)), options, contract=contract)
 
 
 def _damaged(path: Path) -> bool:
@@ -111,33 +98,7 @@ def _damaged(path: Path) -> bool:
     return False
 
 
-# What the stubs see: a person who stands upright in the crop, shares of the crop's side. Left joints are on the right of the picture.
-_FIGURE = {
-    0: (0.50, 0.16), 2: (0.52, 0.14), 5: (0.48, 0.14), 7: (0.54, 0.15), 8: (0.46, 0.15), 9: (0.515, 0.18), 10: (0.485, 0.18),
-    11: (0.58, 0.25), 12: (0.42, 0.25), 13: (0.63, 0.36), 14: (0.37, 0.36), 15: (0.65, 0.47), 16: (0.35, 0.47),
-    17: (0.66, 0.50), 18: (0.34, 0.50), 19: (0.65, 0.51), 20: (0.35, 0.51), 21: (0.64, 0.49), 22: (0.36, 0.49),
-    23: (0.55, 0.50), 24: (0.45, 0.50), 25: (0.56, 0.68), 26: (0.44, 0.68), 27: (0.56, 0.85), 28: (0.44, 0.85),
-    29: (0.56, 0.88), 30: (0.44, 0.88), 31: (0.58, 0.89), 32: (0.42, 0.89),
-    1: (0.51, 0.14), 3: (0.53, 0.14), 4: (0.49, 0.14), 6: (0.47, 0.14), 33: (0.50, 0.50), 34: (0.50, 0.10),
-}  # fmt: skip
-
-
 def stub_heatmaps() -> NDArray[np.float32]:
     """[39,64,64] logits with one peak (conf 0.98) for every joint, at fixed places in the crop."""
-    cells = np.arange(64)
-    maps = np.full((39, 64, 64), -10.0, np.float32)
-    for j, (x, y) in _FIGURE.items():
-        maps[j] = np.maximum(4.0 - ((cells[None] - 64 * x) ** 2 + (cells[:, None] - 64 * y) ** 2), -10.0)
+    maps: NDArray[np.float32] = stub_answers(asset(LANDMARKS))["heatmaps"]
     return maps
-
-
-def stub_people() -> dict[str, NDArray[np.float32]]:
-    """Raw detector outputs for one upright person in the middle of the picture, three quarters of its height tall."""
-    at = int(np.argmin(np.abs(anchors() - 0.5).sum(axis=1)))
-    scores, boxes = np.full((2254, 1), -20.0, np.float32), np.zeros((2254, 12), np.float32)
-    hips, head = (0.5, 0.5), (0.5, 0.12)
-    numbers = np.array([0.5, 0.25, 0.2, 0.2, *hips, *head, 0.5, 0.3, 0.5, 0.1])
-    shift = np.tile(anchors()[at], 6)
-    shift[2:4] = 0  # width and height are not counted from the anchor
-    scores[at], boxes[at] = 4.0, 224 * (numbers - shift)
-    return {"scores": scores, "boxes": boxes}

@@ -1,0 +1,157 @@
+"""How the outputs of a family of networks become key points or people: one module per family, named by a card's `[x.decoder] kind`.
+
+A module has `Options` (a struct: what the table may hold besides `kind`), `decoder(options, card)`, which gives the function that reads the
+outputs, and `answers(options, card)`, outputs (one item) that show a person who stands upright in the picture: what a stub of the
+network gives. Coordinates are pixels of the network's input, pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...pipeline.errors import EngineError, PullError, did_you_mean
+from ..assets import Asset
+from ..card import convert
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Outputs = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Joints:
+    """Key points of the one person in every item. uv_px [N,J,2]; conf [N,J] 0..1. NaN in them means that the network gave NaN."""
+
+    uv_px: F32
+    conf: F32
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The people in one picture, best first. score [P] 0..1; box_px [P,4] left, top, right, bottom; points_px [P,4,2] as
+    `regions.Detection` has them."""
+
+    score: F64
+    box_px: F64
+    points_px: F64
+
+
+Decoder = Callable[[Outputs], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One kind of decoder. gives: `joints`: `Joints` of one person; `people`: a list of `People`; `parts`: for a node of its own."""
+
+    module: str
+    gives: Literal["joints", "people", "parts"]
+
+
+FAMILIES: dict[str, Family] = {
+    "heatmaps": Family("posepipe.engines.decoders.heatmaps", "joints"),
+    "simcc": Family("posepipe.engines.decoders.simcc", "joints"),
+    "regression": Family("posepipe.engines.decoders.regression", "joints"),
+    "centre": Family("posepipe.engines.decoders.centre", "people"),
+    "boxes": Family("posepipe.engines.decoders.boxes", "people"),
+    "anchors": Family("posepipe.engines.models.blazepose.detector", "people"),
+    "paf": Family("posepipe.engines.decoders.paf", "parts"),
+}
+
+
+def family(card: Asset) -> Family:
+    """What a network gives, by the decoder of its card. PullError for a card without one, or with one that there is not."""
+    kind = card.decoder.get("kind", "")
+    if kind not in FAMILIES:
+        what = f"there is no decoder {kind!r}" if kind else "the card has no decoder"
+        raise PullError(what, where=f"[{card.name}.decoder]", hint=did_you_mean(str(kind), FAMILIES))
+    return FAMILIES[kind]
+
+
+def open_decoder(card: Asset) -> Decoder:
+    """The function that reads the outputs of a network. PullError for a table that is not one."""
+    module, options = _options(card)
+    decoder: Decoder = module.decoder(options, card)
+    return decoder
+
+
+def stub_answers(card: Asset) -> dict[str, NDArray[Any]]:
+    """What a stub of the network gives: outputs (one item) that show one upright person."""
+    module, options = _options(card)
+    answers: dict[str, NDArray[Any]] = module.answers(options, card)
+    return answers
+
+
+def _options(card: Asset) -> tuple[Any, Any]:
+    module = importlib.import_module(family(card).module)
+    table = {key: value for key, value in card.decoder.items() if key != "kind"}
+    return module, convert(table, module.Options, f"{card.name}.decoder", where=card.name)
+
+
+def output_of(card: Asset, named: str) -> str:
+    """The output that an option names; the only one where it is empty. PullError."""
+    if not named and len(card.outputs) == 1:
+        return next(iter(card.outputs))
+    if named in card.outputs:
+        return named
+    what = f"there is no output {named!r}" if named else f"which of the {len(card.outputs)} outputs is it?"
+    raise PullError(what, where=f"[{card.name}.decoder]", hint=did_you_mean(named, card.outputs))
+
+
+def size_of(card: Asset) -> tuple[int, int]:
+    """Width and height of the network's input. PullError for a card that does not say."""
+    if card.preprocess is None:
+        raise PullError("the card has no table [preprocess]", where=card.name, hint="docs/models.md shows a complete card")
+    return card.preprocess.size
+
+
+def must_be_finite(card: Asset, outputs: Outputs, *decoded: NDArray[Any]) -> None:
+    """EngineError, naming the network and the outputs, where decoded numbers [N,...] are NaN or infinite."""
+    if all(np.isfinite(d).all() for d in decoded):
+        return
+    bad = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    items = sorted({int(i) for d in decoded for i in np.flatnonzero(~np.isfinite(d).reshape(len(d), -1).all(axis=1))})
+    what = f"the network gave NaN or infinite numbers in {', '.join(bad) or 'what was decoded'}, items {items} of its batch"
+    raise EngineError(
+        what, where=card.name, hint="try engines: {precision: fp32}; if that is it, the precision is too coarse for this network"
+    )
+
+
+# A person who stands upright: shares of the picture's width and height. Left joints are on the right of the picture.
+FIGURE = {
+    "nose": (0.50, 0.16), "eye": (0.52, 0.14), "ear": (0.54, 0.15), "mouth": (0.515, 0.18), "shoulder": (0.58, 0.25), "elbow": (0.63, 0.36),
+    "wrist": (0.65, 0.47), "hip": (0.55, 0.50), "knee": (0.56, 0.68), "ankle": (0.56, 0.85), "neck": (0.50, 0.25), "heel": (0.56, 0.88),
+    "foot": (0.58, 0.89), "pinky": (0.66, 0.50), "index": (0.65, 0.51), "thumb": (0.64, 0.49), "inner": (0.51, 0.14), "outer": (0.53, 0.14),
+}  # fmt: skip
+
+
+def figure(joints: tuple[str, ...]) -> F64:
+    """[J,2] the upright person's joints by their names, as shares of the picture."""
+    at = np.full((len(joints), 2), 0.5)
+    for j, name in enumerate(joints):
+        words = name.split("_")
+        part = next((FIGURE[w] for w in ("inner", "outer", *words) if w in words and w in FIGURE), (0.5, 0.5))
+        at[j] = (1 - part[0], part[1]) if "right" in words else part
+    return at
+
+
+__all__ = [
+    "FAMILIES",
+    "Decoder",
+    "Family",
+    "Joints",
+    "Outputs",
+    "People",
+    "family",
+    "figure",
+    "must_be_finite",
+    "open_decoder",
+    "output_of",
+    "size_of",
+    "stub_answers",
+]

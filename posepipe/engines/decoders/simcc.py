@@ -1,0 +1,84 @@
+"""SimCC: every joint as two distributions, one along x and one along y, finer than pixels (Li et al. 2022; RTMPose, Jiang et al. 2023).
+
+Confidence is the lower of the two peaks, as mmpose's get_simcc_maximum takes it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numba
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from ...pipeline.skeleton import skeleton
+from ..assets import Asset
+from . import Decoder, Joints, Outputs, figure, must_be_finite, output_of
+
+F32 = NDArray[np.float32]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """x, y: outputs [N,J,bins]. split: bins a pixel. refine: `argmax`, or `soft`, the mean of the bins within `split` pixels of the peak
+    weighted by exp(sharpness x value), which RTMPose's loss makes the probability with its sharpness of 10.
+    """
+
+    x: str = "simcc_x"
+    y: str = "simcc_y"
+    split: Annotated[float, Meta(gt=0)] = 2.0
+    refine: Literal["argmax", "soft"] = "argmax"
+    sharpness: Annotated[float, Meta(gt=0)] = 10.0
+
+
+def decoder(options: Options, card: Asset) -> Decoder:
+    """Outputs [N,J,Wx] and [N,J,Wy] -> `Joints`."""
+    x, y = output_of(card, options.x), output_of(card, options.y)
+    reach = max(1, round(2 * options.split)) if options.refine == "soft" else 0
+
+    def decode(outputs: Outputs) -> Joints:
+        bins = outputs[x], outputs[y]
+        shape = bins[0].shape[:2]
+        uv_px, conf = np.empty((*shape, 2), np.float32), np.full(shape, np.inf, np.float32)
+        for axis, line in enumerate(bins):
+            _peaks(line, reach, options.sharpness, uv_px[..., axis], conf)
+        must_be_finite(card, {x: bins[0], y: bins[1]}, conf)
+        uv_px /= np.float32(options.split)
+        return Joints(uv_px, np.clip(conf, 0, 1))
+
+    return decode
+
+
+def answers(options: Options, card: Asset) -> dict[str, NDArray[Any]]:
+    """One item of every output: peaks of 0.98 for an upright person."""
+    at = figure(skeleton(card.skeleton).joints)
+    found = {}
+    for axis, name in enumerate((options.x, options.y)):
+        bins = card.outputs[name].shape[2]
+        found[name] = (0.98 * np.exp(-((np.arange(bins) - np.round(at[:, axis, None] * bins)) ** 2) / 18)).astype(np.float32)
+    return found
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _peaks(line: Any, reach: int, sharpness: float, at: Any, conf: Any) -> None:
+    """The place of every peak in bins, and the lower of `conf` and its height; NaN where a line has one."""
+    for n in range(line.shape[0]):
+        for j in range(line.shape[1]):
+            bins = line[n, j]
+            total, best = 0.0, 0
+            for i in range(len(bins)):
+                total += bins[i]  # NaN anywhere stays in the sum
+                if bins[i] > bins[best]:
+                    best = i
+            if not math.isfinite(total):
+                at[n, j] = conf[n, j] = np.nan
+                continue
+            conf[n, j] = min(conf[n, j], bins[best])
+            weights, places = 0.0, 0.0
+            for i in range(max(0, best - reach), min(len(bins), best + reach + 1)):
+                w = math.exp(sharpness * (bins[i] - bins[best]))
+                weights += w
+                places += w * i
+            at[n, j] = places / weights

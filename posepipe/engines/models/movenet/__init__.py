@@ -1,0 +1,1 @@
+"""MoveNet: its card."""

@@ -1,0 +1,1 @@
+"""RTMPose and RTMDet: their cards."""

@@ -1,0 +1,1 @@
+"""YOLOX: its card."""

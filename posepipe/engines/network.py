@@ -1,0 +1,194 @@
+"""A network by its card: frames are cut into its input, an engine runs it, its family's decoder reads what comes out.
+
+`TopDown` and `PersonDetector` are what nodes use: joints of people whose regions are known, and people in whole pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..pipeline.errors import EngineError, PullError, did_you_mean
+from ..pipeline.packet import Frame
+from ..pipeline.skeleton import Skeleton, skeleton
+from .assets import Asset, asset, catalogue, find
+from .crop import Pixels, Rois, crop_rgb, image_from_crop, to_image, warm_up
+from .decoders import Joints, People, family, open_decoder, stub_answers
+from .engine import Contract, Engine, EngineOptions, open_engine
+from .regions import Detection, Regions
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+STUB = "stub"
+
+
+def topdown_card(name: str) -> Asset:
+    """The card of a network for the joints of one person, by name or path. EngineError for a network of another kind; PullError."""
+    return _card(name, "joints", default="blazepose.full")
+
+
+def detector_card(name: str) -> Asset:
+    """The card of a person detector, by name or path. EngineError for a network of another kind; PullError."""
+    return _card(name, "people", default="blazepose.detector")
+
+
+def _card(name: str, gives: str, *, default: str) -> Asset:
+    if name == STUB:
+        return asset(default)
+    fit = [n for n, a in catalogue().items() if a.decoder and family(a).gives == gives]
+    if not name.endswith(".toml") and name not in fit:
+        raise EngineError(f"there is no network {name!r} for this", hint=did_you_mean(name, (*fit, STUB)))
+    card = find(name)
+    what = {"joints": "the joints of one person", "people": "people in a picture"}
+    if (found := family(card).gives) != gives:
+        raise EngineError(f"the network gives {what.get(found, found)}, wanted are {what[gives]}", where=name)
+    if gives == "joints":
+        skeleton(card.skeleton)
+    if card.preprocess is None:
+        raise PullError("the card has no table [preprocess]", where=name, hint="docs/models.md shows a complete card")
+    return card
+
+
+def onnx_of(card: Asset) -> Path:
+    """The ONNX file of a network, which must be here; a .tflite one is transcribed first. PullError, EngineError."""
+    if not card.files:
+        raise EngineError("the card names no file", where=card.name, hint="docs/models.md shows a complete card")
+    path = card.path(card.files[0].name)
+    if path.suffix != ".tflite":
+        return path
+    from .models.blazepose.networks import onnx_path, view_of
+
+    return onnx_path(card, view_of(card))
+
+
+class Network:
+    """An opened network: crops of frames in, what its decoder makes of them out. Not for several threads at once."""
+
+    def __init__(self, card: Asset, options: EngineOptions, *, batch: int) -> None:
+        """Open the network of a card and run it once for every batch size up to `batch`. The runtime `stub` sees an upright person in
+        every crop. Raises PullError when it was not fetched or the card is wrong, EngineError when it cannot be run."""
+        assert card.preprocess is not None, card.name
+        self.card, p = card, card.preprocess
+        self._decode = open_decoder(card)
+        contract = Contract.of(card.inputs, card.outputs)
+        transcribed = bool(card.files) and card.files[0].name.endswith(".tflite")
+        if options.runtime == "stub":
+            self.engine: Engine = open_engine(Path(), options, contract=contract, answers=stub_answers(card))
+        elif transcribed:
+            from .models.blazepose.networks import open_transcribed
+
+            self.engine = open_transcribed(card, options, contract)
+        else:
+            self.engine = open_engine(onnx_of(card), options, contract=contract)
+        self._pixels = Pixels(p.colour == "bgr", p.layout == "nchw", *(() if transcribed else (p.mean, p.std)))
+        ((self._input, _),) = card.inputs.items()
+        self._one_by_one = self.engine.inputs[0].shape[0] == 1
+        self.size = p.size
+        self._batch = np.zeros((max(batch, 1), *p.shape), p.dtype)
+        warm_up(p.dtype)
+        for n in range(1, len(self._batch) + 1):
+            self._read(self._batch[:n])
+
+    def __call__(self, frames: Sequence[Frame], frame_from_crop: F64) -> Any:
+        """What the decoder gives for N crops, one of each frame: `decoders.Joints`, or a list of `decoders.People`.
+
+        frame_from_crop [N,2,3]. Raises EngineError where the network gives NaN.
+        """
+        if len(frames) > len(self._batch):
+            self._batch = np.empty((len(frames), *self._batch.shape[1:]), self._batch.dtype)
+        crops = self._batch[: len(frames)]
+        for frame, map_, crop in zip(frames, frame_from_crop, crops, strict=True):
+            crop_rgb(frame, map_, crop, self._pixels)
+        return self._read(crops)
+
+    def _read(self, crops: NDArray[Any]) -> Any:
+        if not self._one_by_one:
+            return self._decode(self.engine({self._input: crops}))
+        runs = [{n: a.copy() for n, a in self.engine({self._input: crops[i : i + 1]}).items()} for i in range(len(crops))]
+        return self._decode({name: np.concatenate([one[name] for one in runs]) for name in self.card.outputs})
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+
+class TopDown:
+    """Joints of people in known regions: crops, one batched engine call, decoding.
+
+    engine: what runs the network. skeleton: the order of the joints. regions: where it wants to look. Not for several threads at once.
+    """
+
+    def __init__(self, name: str, options: EngineOptions, *, batch: int = 4) -> None:
+        """Open a network by the name or path of its card (`blazepose.full`, `movenet.thunder`, `my_net/card.toml`, or `stub`) and run it
+        once for every batch size up to `batch`. Raises PullError when it was not fetched, EngineError when it cannot be run.
+        """
+        card = topdown_card(name)
+        assert card.preprocess is not None
+        self.skeleton: Skeleton = skeleton(card.skeleton)
+        self.regions = Regions(self.skeleton, card.preprocess)
+        self._network = Network(card, _options(name, options), batch=batch)
+        self.engine = self._network.engine
+
+    def infer(self, frames: Sequence[Frame], rois: Rois) -> tuple[F32, F32]:
+        """The joints in N regions, region i being of frames[i].
+
+        Returns uv_px [N,J,2] (pixels of the frame, pixel centres at integers) and conf [N,J]; NaN and 0 where there is no region.
+        """
+        if len(frames) != len(rois):
+            raise EngineError(f"{len(rois)} regions need as many frames, given were {len(frames)}")
+        joints = len(self.skeleton.joints)
+        uv_px, conf = np.full((len(rois), joints, 2), np.nan, np.float32), np.zeros((len(rois), joints), np.float32)
+        (at,) = np.nonzero(rois.there)
+        if not len(at):
+            return uv_px, conf
+        maps = image_from_crop(Rois(rois.centre_px[at], rois.side_px[at], rois.angle_rad[at]), size=self._network.size)
+        found: Joints = self._network([frames[i] for i in at.tolist()], maps)
+        uv_px[at], conf[at] = to_image(maps, found.uv_px), found.conf
+        return uv_px, conf
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._network.close()
+
+
+class PersonDetector:
+    """People in whole frames. engine: what runs the network. Not for several threads at once."""
+
+    def __init__(self, name: str, options: EngineOptions, *, batch: int = 4) -> None:
+        """Open a detector by the name or path of its card (`blazepose.detector`, `yolox.nano`, or `stub`) and run it once for every batch
+        size up to `batch`. Raises PullError when it was not fetched, EngineError when it cannot be run.
+        """
+        self._network = Network(detector_card(name), _options(name, options), batch=batch)
+        self.engine = self._network.engine
+
+    def detect(self, frames: Sequence[Frame], rois: Rois | None = None) -> list[list[Detection]]:
+        """The people of every frame (or of one region of it), best first, in pixels of the frame."""
+        if not frames:
+            return []
+        wide, high = self._network.size
+        if rois is None:
+            size = np.array([(f.width, f.height) for f in frames], np.float64)
+            side_px = (size * (max(wide, high) / wide, max(wide, high) / high)).max(axis=1)
+            rois = Rois((size - 1) / 2, side_px, np.zeros(len(frames)))
+        maps = image_from_crop(rois, size=(wide, high))
+        people: list[People] = self._network(frames, maps)
+        return [_in_frame(one, map_) for one, map_ in zip(people, maps, strict=True)]
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._network.close()
+
+
+def _options(name: str, options: EngineOptions) -> EngineOptions:
+    return options if name != STUB else EngineOptions(runtime="stub")
+
+
+def _in_frame(people: People, frame_from_crop: F64) -> list[Detection]:
+    points = np.concatenate([people.box_px.reshape(-1, 2, 2), people.points_px], axis=1)
+    px = to_image(np.broadcast_to(frame_from_crop, (len(points), 2, 3)), points)
+    return [Detection(float(s), p[:2].ravel(), p[2:]) for s, p in zip(people.score, px, strict=True)]
