@@ -99,12 +99,13 @@ def kept_int8(path: Path) -> Path | None:
     return kept if kept.is_file() else None
 
 
-def to_int8(path: Path, samples: Sequence[Arrays]) -> Path:
+def to_int8(path: Path, samples: Sequence[Arrays], *, first_floats: int = 0) -> Path:
     """The network with 8-bit convolutions, made anew: weights per output channel, ranges of activations as the samples have them.
 
     samples: inputs of the network, the batch first, such as it will see in use: a hundred crops of a recording do. Static QDQ, unsigned
-    activations, which OpenVINO and ONNX Runtime turn into integer kernels. The layers behind which no other layer has weights (the heads)
-    stay float32: their outputs are what is decoded. Raises EngineError as `to_fp16`, and when there is no sample.
+    activations, which OpenVINO and ONNX Runtime turn into integer kernels. float32 stay: the layers behind which no other layer has weights
+    (the heads), whose outputs are decoded; the first `first_floats` layers with weights, whose pictures are large and whose ranges are wide;
+    and additions, so that what skips layers is not rounded again and again. Raises EngineError as `to_fp16`, and when there is no sample.
     """
     if not samples:
         raise EngineError("no picture to read the ranges of activations from", where=str(path), hint="name a recording with people in it")
@@ -123,6 +124,8 @@ def to_int8(path: Path, samples: Sequence[Arrays]) -> Path:
     model = _load(path)
     _name_nodes(model)
     kept = _kept(path, "int8")
+    weighted = layers(model)
+    added = [n.name for n in model.graph.node if n.op_type in ("Add", "Resize")]
     logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
@@ -135,7 +138,7 @@ def to_int8(path: Path, samples: Sequence[Arrays]) -> Path:
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=_heads(model),
+                nodes_to_exclude=[*_heads(model), *weighted[:first_floats], *added],
                 calibrate_method=CalibrationMethod.MinMax,
             )
             quantised = onnx.load(file)
@@ -143,6 +146,11 @@ def to_int8(path: Path, samples: Sequence[Arrays]) -> Path:
             raise EngineError(f"cannot be quantised: {e}", where=str(path), hint="run it with `precision: auto`") from e
     _keep(quantised, kept, "int8")
     return kept
+
+
+def layers(model: onnx.ModelProto) -> list[str]:
+    """The names of the nodes with weights, in order."""
+    return [n.name for n in model.graph.node if n.op_type in _WEIGHTED]
 
 
 def _kept(path: Path, precision: Precision) -> Path:

@@ -22,7 +22,7 @@ from .files import write_whole
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How far a precision moves key points from those of ONNX Runtime fp32. Distances in pixels of the crop.
+    """How far a precision moves key points from those of ONNX Runtime fp32, in pixels of the crop; None: they are not found any more.
 
     nan_share: crops with an output that is no number. within: the shift is within limits (median, p95) and nan_share is 0.
     """
@@ -33,8 +33,8 @@ class Verdict(msgspec.Struct, frozen=True):
     version: str
     precision: str
     cpu: str
-    median_px: float
-    p95_px: float
+    median_px: float | None
+    p95_px: float | None
     nan_share: float
     limit_median_px: float
     limit_p95_px: float
@@ -45,7 +45,8 @@ class Verdict(msgspec.Struct, frozen=True):
         return all(getattr(self, f) == getattr(other, f) for f in ("sha256", "runtime", "version", "precision", "cpu"))
 
     def __str__(self) -> str:
-        shift = f"moves key points by {self.median_px:.2f} px (median) and {self.p95_px:.2f} px (p95) of the crop"
+        median, p95 = ("out of sight" if px is None else f"{px:.2f} px" for px in (self.median_px, self.p95_px))
+        shift = f"moves key points by {median} (median) and {p95} (p95) of the crop"
         limits = f"{self.limit_median_px:g} and {self.limit_p95_px:g} px are allowed"
         broken = f", and gave {self.nan_share:.0%} of the crops no numbers" if self.nan_share else ""
         return f"{shift}{broken}; {limits}"

@@ -77,12 +77,19 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     bench = commands.add_parser(
-        "bench", help="measure a studio", description="Run a studio for a time and report the latency of every node. Exit 3: over budget."
+        "bench",
+        help="measure a studio, or a network",
+        description="Run a studio for a time and report the latency of every node (exit 3: over budget), or measure a network: --engine.",
     )
-    _studio_arguments(bench)
-    bench.add_argument("--seconds", type=_positive, default=20.0, metavar="N", help="how long (20); recordings loop")
+    _studio_arguments(bench, optional=True)
+    bench.add_argument("--seconds", type=_positive, metavar="N", help="how long (20, of a network each line 2); recordings loop")
     bench.add_argument("--json", dest="summary", type=Path, metavar="FILE", help="write the figures as JSON")
     bench.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome/Perfetto trace")
+    bench.add_argument("--engine", metavar="NAME", help="measure this network (a card's name, or an ONNX file) instead of a studio")
+    bench.add_argument("--runtime", type=_names, default=(), metavar="all|NAME,...", help="with --engine: these runtimes (all)")
+    bench.add_argument("--precision", type=_names, default=("auto",), metavar="all|NAME,...", help="with --engine: these precisions (auto)")
+    bench.add_argument("--batch", type=_batches, default=(1, 4, 8), metavar="N,...", help="with --engine: pictures a call (1,4,8)")
+    bench.add_argument("--threads", type=_threads, default=0, metavar="N", help="with --engine: threads (0: the runtime chooses)")
     bench.set_defaults(command=_bench)
 
     chaos = commands.add_parser(
@@ -152,6 +159,31 @@ def _engines(commands: Any) -> None:
     which.add_argument("--days", type=_positive, metavar="N", help="also what was not used for N days")
     which.add_argument("--all", action="store_true", help="everything: the next start compiles anew")
     gc.set_defaults(command=lambda a: _building().gc(days=a.days, everything=a.all))
+    _verifying(kinds)
+
+
+def _verifying(kinds: Any) -> None:
+    verify = kinds.add_parser(
+        "verify",
+        help="do faster precisions still see the same key points?",
+        description="Compare runtimes and precisions with ONNX Runtime fp32 on real pictures. Exit 1: one moves key points too far.",
+    )
+    verify.add_argument("--runtime", type=_names, default=(), metavar="all|NAME,...", help="these runtimes (all)")
+    verify.add_argument("--precision", type=_names, default=(), metavar="all|NAME,...", help="these precisions (all)")
+    verify.set_defaults(
+        command=lambda a: _verify().verify(a.model, recording=a.recording, only_runtimes=a.runtime, only_precisions=a.precision)
+    )
+    quantize = kinds.add_parser("quantize", help="make the int8 version of a network, from pictures of a recording, and verify it")
+    quantize.set_defaults(command=lambda a: _verify().quantize(a.model, recording=a.recording))
+    for one in (verify, quantize):
+        one.add_argument("model", metavar="MODEL", help="a card's name, e.g. blazepose.full, or its path")
+        one.add_argument("--recording", default="pose2sim.single", metavar="NAME", help="pictures of this recording (pose2sim.single)")
+
+
+def _verify() -> ModuleType:
+    from . import verifying
+
+    return verifying
 
 
 def _building() -> ModuleType:
@@ -202,8 +234,8 @@ def attached() -> ModuleType:
     return attach
 
 
-def _studio_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("studio", type=Path, metavar="STUDIO", help="studio file (YAML)")
+def _studio_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument("studio", type=Path, metavar="STUDIO", nargs="?" if optional else None, help="studio file (YAML)")
     parser.add_argument(
         "--set",
         action="append",
@@ -222,6 +254,24 @@ def _positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "all" else tuple(filter(None, text.split(",")))
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    found = text.split(",")
+    for one in found:
+        if not one.isdigit() or not 1 <= int(one) <= 1024:
+            raise argparse.ArgumentTypeError(f"{one or text} is not a number of pictures from 1 to 1024")
+    return tuple(map(int, found))
+
+
+def _threads(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not a number of threads")
+    return int(text)
 
 
 def _address(text: str) -> str:
@@ -257,9 +307,27 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if (args.studio is None) == (args.engine is None):
+        raise PosepipeError("either a studio file or --engine NAME", where="posepipe bench", hint="for example --engine blazepose.full")
+    if args.engine is not None:
+        from .engine_bench import SECONDS, bench
+
+        if args.overrides or args.trace:
+            raise PosepipeError("--set and --trace are for studios", where="posepipe bench --engine")
+        return bench(
+            args.engine,
+            only_runtimes=args.runtime,
+            only_precisions=args.precision,
+            batches=args.batch,
+            seconds=args.seconds or SECONDS,
+            threads=args.threads,
+            file=args.summary,
+        )
     from .run import run
 
-    done = run(args.studio, overrides=tuple(args.overrides), seconds=args.seconds, summary=args.summary, trace=args.trace, bench=True)
+    done = run(
+        args.studio, overrides=tuple(args.overrides), seconds=args.seconds or 20.0, summary=args.summary, trace=args.trace, bench=True
+    )
     if done.interrupted:
         return 130
     return 0 if done.within_budget else OVER_BUDGET

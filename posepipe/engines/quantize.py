@@ -1,0 +1,46 @@
+"""An int8 version of a network, made from pictures of a recording: as many layers in 8 bits as its card's tolerance allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from .assets import asset
+from .convert import layers, to_int8
+from .verify import INSTANTS, RECORDING, Says, Subject, _open, compare, run_all, within
+
+_STEPS = (0, 4, 8, 12, 16, 24, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """An int8 version: where it is, how many of the layers with weights it has, how many of them stayed float32, and whether the pictures
+    that were held back moved within the card's tolerance."""
+
+    path: Path
+    layers: int
+    floats: int
+    within: bool
+
+
+def quantize(name: str, *, recording: str = RECORDING, instants: int = INSTANTS, say: Says = lambda text: None) -> Quantised:
+    """Make the int8 version of a network, which `precision: int8` opens from then on.
+
+    Every other crop of the recording gives the ranges, the rest is looked at: while their key points move too far, more of the first
+    layers stay float32. When nothing suffices the last try is kept, and `verify` says that it exceeds. Raises EngineError, PullError.
+    """
+    network = Subject(name)
+    say(f"cutting crops from {recording}")
+    seen = network.cut(asset(recording.removeprefix("pull:")), instants=instants)
+    ranges, held = seen[::2], seen[1::2]
+    reference = run_all(_open(network.path, "onnxruntime", "fp32"), network.input, held)
+    count = len(layers(onnx.load(network.path, load_external_data=False)))
+    for first in (n for n in _STEPS if n < count or n == 0):
+        say(f"int8 with the first {first} of {count} layers in float32")
+        path = to_int8(network.path, [{network.input: ranges[i : i + 1]} for i in range(len(ranges))], first_floats=first)
+        shift = compare(network, reference, run_all(_open(network.path, "onnxruntime", "int8"), network.input, held))
+        if good := within(network, shift):
+            break
+    return Quantised(path, count, first, good)

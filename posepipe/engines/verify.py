@@ -1,0 +1,250 @@
+"""How far a runtime and a precision move the key points of a network, on real pictures, against ONNX Runtime in float32."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ..pipeline.errors import EngineError
+from ..pipeline.skeleton import skeleton
+from . import verdicts
+from .assets import Asset, asset, catalogue, find
+from .cache import sha256_of
+from .convert import for_precision
+from .crop import Pixels, Rois, crop_rgb, image_from_crop
+from .decoders import Joints, family, open_decoder
+from .engine import Arrays, Engine, EngineOptions, Precision
+from .footage import pictures
+from .network import PersonDetector, onnx_of
+from .regions import Regions
+from .rounding import rounded
+from .runtimes import choose, opener, runtimes
+from .verdicts import Verdict
+
+RECORDING = "pose2sim.single"
+INSTANTS = 25
+"""Per camera: with four cameras a hundred crops."""
+SEEN = 0.5
+"""Key points that float32 itself is less sure of are left out: nodes give them next to no weight, and their peak is one of many."""
+MEDIAN_PX, P95_PX = 0.3, 1.5
+"""For networks whose card has no [tolerance]."""
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
+ROUNDED = "rounded"
+"""In the place of a runtime: the float32 network, rounded after every layer (`posepipe.engines.rounding`)."""
+_BATCH = 4
+
+Points = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
+Says = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What became different. shift_px: of every key point that the reference is sure of, in pixels of the network's picture (inf: none
+    any more). raw_max, raw_rms: of the network's output that changed most. nan_share: pictures with an output that is no number."""
+
+    shift_px: NDArray[np.float64]
+    raw_max: float
+    raw_rms: float
+    nan_share: float
+
+    @property
+    def median_px(self) -> float:
+        return float(np.median(self.shift_px))
+
+    @property
+    def p95_px(self) -> float:
+        return float(np.percentile(self.shift_px, 95, method="higher"))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One runtime and precision: what it moves, and whether that is within limits; or why it cannot be run here."""
+
+    runtime: str
+    version: str
+    precision: Precision
+    cannot: str = ""
+    shift: Shift | None = None
+    verdict: Verdict | None = None
+
+
+class Subject:
+    """A network under test. card, path: its card and its ONNX file in float32. limit_median_px, limit_p95_px: what the card allows."""
+
+    def __init__(self, name: str) -> None:
+        """By the name or the path of a card. Raises PullError when it is not here, EngineError for a network without joints or people."""
+        self.card = find(name)
+        if self.card.kind != "model" or self.card.preprocess is None or (gives := family(self.card).gives) not in ("joints", "people"):
+            hint = f"these can: {', '.join(verifiable())}"
+            raise EngineError("only networks that give the joints of a person, or people, can be verified", where=name, hint=hint)
+        self.name, self._gives = name, gives
+        self.path = onnx_of(self.card)
+        ((self.input, _),) = self.card.inputs.items()
+        self._decode = open_decoder(self.card)
+        limits = self.card.tolerance
+        self.limit_median_px, self.limit_p95_px = (limits.median_px, limits.p95_px) if limits is not None else (MEDIAN_PX, P95_PX)
+
+    def points(self, outputs: Arrays) -> Points:
+        """Key points [N,J,2] in pixels of the network's picture, and their confidence [N,J]; of a person detector the four points of the
+        best person, NaN and 0 where there is nobody."""
+        found = self._decode(outputs)
+        if isinstance(found, Joints):
+            return found.uv_px, found.conf
+        uv_px, conf = np.full((len(found), 4, 2), np.nan), np.zeros((len(found), 4))
+        for i, people in enumerate(found):
+            if len(people.score):
+                uv_px[i], conf[i] = people.points_px[0], people.score[0]
+        return uv_px, conf
+
+    def cut(self, recording: Asset, *, instants: int = INSTANTS) -> NDArray[Any]:
+        """Pictures of a recording as the network gets them in a studio [N, ...], always the same ones.
+
+        For joints: the best person of every frame by the card's person detector (ONNX Runtime, float32); frames without a person give
+        none. For people: whole frames. Raises EngineError when nobody is seen at all.
+        """
+        p = self.card.preprocess
+        assert p is not None, self.name
+        scaled = self.card.files[0].name.endswith(".tflite")  # those are transcribed with mean and std inside
+        pixels = Pixels(p.colour == "bgr", p.layout == "nchw", *(() if scaled else (p.mean, p.std)))
+        detector = None
+        if self._gives == "joints":
+            regions = Regions(skeleton(self.card.skeleton), p)
+            detector = PersonDetector(
+                self.card.detector or "blazepose.detector", EngineOptions(runtime="onnxruntime", precision="fp32"), batch=1
+            )
+        cut: list[NDArray[Any]] = []
+        for frame in pictures(recording, instants=instants):
+            if detector is not None:
+                rois = regions.of_detections(detector.detect([frame])[0][:1])
+            else:
+                across = max(frame.width * max(p.size) / p.size[0], frame.height * max(p.size) / p.size[1])
+                rois = Rois((np.array([[frame.width, frame.height]], np.float64) - 1) / 2, np.full(1, across), np.zeros(1))
+            if len(rois):
+                picture = np.empty(p.shape, p.dtype)
+                crop_rgb(frame, image_from_crop(rois, size=p.size)[0], picture, pixels)
+                cut.append(picture)
+        if detector is not None:
+            detector.close()
+        if not cut:
+            raise EngineError(f"nobody is seen in {recording.name}", hint="name a recording of people; `posepipe pull` lists them")
+        return np.stack(cut)
+
+
+def verifiable() -> list[str]:
+    """The names of the networks that can be verified."""
+    return [n for n, one in catalogue().items() if one.decoder and one.preprocess is not None and family(one).gives in ("joints", "people")]
+
+
+def verify(
+    name: str,
+    *,
+    recording: str = RECORDING,
+    only_runtimes: Sequence[str] = (),
+    only_precisions: Sequence[str] = (),
+    instants: int = INSTANTS,
+    say: Says = lambda text: None,
+) -> list[Finding]:
+    """Compare every usable runtime and precision (or the named ones) with ONNX Runtime in float32, and keep the verdicts.
+
+    What was named and cannot be run raises the EngineError that a studio would get; of the others the finding says why.
+    """
+    network = Subject(name)
+    say(f"cutting crops from {recording}")
+    seen = network.cut(asset(recording.removeprefix("pull:")), instants=instants)
+    say("onnxruntime fp32, the reference")
+    reference = run_all(_open(network.path, "onnxruntime", "fp32"), network.input, seen)
+    usable: dict[str, str] = {r.name: r.version for r in runtimes() if r.usable and r.name != "stub"}
+    findings: list[Finding] = []
+    for runtime in only_runtimes or (*usable, ROUNDED):
+        for precision in PRECISIONS:
+            if precision not in (only_precisions or PRECISIONS) or (runtime == ROUNDED and precision not in ("fp16", "bf16")):
+                continue
+            say(f"{runtime} {precision}")
+            version = usable.get(runtime, "")
+            try:
+                found = run_all(_open(network.path, runtime, precision), network.input, seen)
+            except EngineError as e:
+                if runtime in only_runtimes and precision in only_precisions:
+                    raise
+                findings.append(Finding(runtime, version, precision, cannot=e.what))
+                continue
+            shift = compare(network, reference, found)
+            findings.append(Finding(runtime, version, precision, "", shift, _verdict(network, runtime, version, precision, shift)))
+    verdicts.keep([f.verdict for f in findings if f.verdict is not None and f.runtime != ROUNDED])
+    return findings
+
+
+def _open(path: Path, runtime: str, precision: Precision) -> Engine:
+    """Open it whatever was found before: `open_engine` heeds verdicts."""
+    if runtime == ROUNDED:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{precision}.onnx"
+            onnx.save(rounded(onnx.load(path), precision), file)  # type: ignore[arg-type]
+            return _open(file, "onnxruntime", "fp32")
+    options = EngineOptions(runtime=runtime, precision=precision)  # type: ignore[arg-type]
+    name, _ = choose(options, path)
+    engine = opener(name)(for_precision(path, runtime=name, precision=precision), options, "verified")
+    if engine.precision != precision:
+        engine.close()
+        raise EngineError(f"{runtime} runs it in {engine.precision}, not in {precision}", where=str(path))
+    return engine
+
+
+def run_all(engine: Engine, name: str, pictures: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The outputs of all pictures, four at a time where the network takes that many; closes the engine."""
+    batch = 1 if engine.inputs[0].shape[0] == 1 else _BATCH
+    parts: list[dict[str, NDArray[Any]]] = []
+    with engine:
+        for i in range(0, len(pictures), batch):
+            parts.append({n: a.copy() for n, a in engine({name: pictures[i : i + batch]}).items()})
+    return {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+
+
+def compare(network: Subject, reference: Arrays, found: Arrays) -> Shift:
+    """What became different between two sets of outputs. EngineError when the reference is sure of no key point."""
+    whole = np.ones(len(next(iter(found.values()))), bool)
+    for array in found.values():
+        whole &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    uv_px, conf = network.points(reference)
+    sure = (conf > SEEN) & np.isfinite(uv_px).all(axis=2)
+    if not sure.any():
+        raise EngineError("float32 is sure of no key point in these pictures", where=network.name, hint="name a recording of people")
+    moved_px = np.full(uv_px.shape, np.nan)
+    if whole.any():
+        moved_px[whole] = network.points({n: a[whole] for n, a in found.items()})[0]
+    shift_px = np.linalg.norm(moved_px[sure] - uv_px[sure], axis=1)
+    worst = rms = 0.0
+    for name in network.card.outputs:
+        error = found[name][whole].astype(np.float64) - reference[name][whole]
+        if error.size:
+            worst, rms = max(worst, float(np.abs(error).max())), max(rms, float(np.sqrt(np.mean(error**2))))
+    return Shift(np.where(np.isfinite(shift_px), shift_px, np.inf), worst, rms, float(1 - whole.mean()))
+
+
+def within(network: Subject, shift: Shift) -> bool:
+    """Whether that is within what the card allows."""
+    return shift.nan_share == 0 and shift.median_px <= network.limit_median_px and shift.p95_px <= network.limit_p95_px
+
+
+def _verdict(network: Subject, runtime: str, version: str, precision: str, shift: Shift) -> Verdict:
+    return Verdict(
+        network.name,
+        sha256_of(network.path),
+        runtime,
+        version,
+        precision,
+        verdicts.cpu(),
+        shift.median_px if np.isfinite(shift.median_px) else None,
+        shift.p95_px if np.isfinite(shift.p95_px) else None,
+        shift.nan_share,
+        network.limit_median_px,
+        network.limit_p95_px,
+        within(network, shift),
+    )
