@@ -28,7 +28,7 @@ from .files import write_whole
 from .verdicts import heed
 
 BATCH = 4
-_ROUNDS, _FEWEST, _SPEND_S = 6, 2, 0.6
+_ROUNDS, _FEWEST, _SPEND_S = 6, 2, 0.4
 _MARGIN = 1.1  # a runtime must be a tenth faster to be taken instead of the one that is usually faster
 _LOG = logging.getLogger("posepipe")
 

@@ -12,6 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from posepipe.calib.rig import Rig
 from posepipe.engines import cache
 from posepipe.engines.assets import catalogue, home
 from posepipe.engines.engine import EngineOptions, RuntimeName, open_engine
@@ -38,9 +39,12 @@ def build(path: Path, *, overrides: tuple[str, ...] = (), targets: str | None = 
     if options.runtime == "stub":
         print(f"{path}: engines: runtime is stub: nothing to compile")
         return 0
-    wanted = networks(plan)
+    whole = studio.complete(plan)
+    wanted = networks(plan, whole.rig)
+    for name in dict.fromkeys(name for node in plan.nodes for name in node.cls.needs(node.settings) if name not in wanted):
+        print(f"{name}: its node does not tell its file, so it is compiled when the studio first starts")
     if not wanted:
-        print(f"{path}: no node needs a network")
+        print(f"{path}: nothing to compile ahead")
         return 0
     if targets is not None:
         return _ahead(wanted, options, architectures(targets))
@@ -48,11 +52,11 @@ def build(path: Path, *, overrides: tuple[str, ...] = (), targets: str | None = 
     return 1 if failed else 0
 
 
-def networks(plan: Plan) -> dict[str, Path]:
+def networks(plan: Plan, rig: Rig | None) -> dict[str, Path]:
     """The network files that the studio's nodes will open, by name, in the order of the file."""
     found: dict[str, Path] = {}
     for node in plan.nodes:
-        found |= node.cls.networks(node.settings, studio.resolver(plan.folder))
+        found |= node.cls.networks(node.settings, rig)
     return found
 
 

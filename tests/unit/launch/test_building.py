@@ -59,7 +59,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     graph = helper.make_graph([helper.make_node("Add", ["a", "a"], ["twice"])], "g", [a], [b])
     path = tmp_path / "twice.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    monkeypatch.setattr(building, "networks", lambda plan: {"twice": path})
+    monkeypatch.setattr(building, "networks", lambda plan, rig: {"twice": path})
     return path
 
 
@@ -73,7 +73,14 @@ def key(source: Path, **other: str) -> BuildKey:
 
 def test_a_studio_without_networks_has_nothing_to_build(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["build", str(hall)]) == 0
-    assert capsys.readouterr().out == f"{hall}: no node needs a network\n"
+    assert capsys.readouterr().out == f"{hall}: nothing to compile ahead\n"
+
+
+def test_a_node_that_does_not_tell_its_networks_is_named(hall: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    node = building.studio.load(hall).nodes[-1].cls
+    monkeypatch.setattr(node, "needs", classmethod(lambda cls, settings: ("mine",)))
+    assert cli.main(["build", str(hall)]) == 0
+    assert "mine: its node does not tell its file, so it is compiled when the studio first starts" in capsys.readouterr().out
 
 
 def test_the_stub_runtime_has_nothing_to_build(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +130,7 @@ def test_the_networks_are_those_that_the_nodes_open(hall: Path, monkeypatch: pyt
         if not asset(name).present():
             pytest.skip(f"{asset(name).folder} is not here: run `posepipe pull {name}`")
     hall.write_text(STUDIO.replace("engine: stub", "engine: blazepose.full"))
-    found = building.networks(building.studio.load(hall))
+    found = building.networks(building.studio.load(hall), None)
     assert list(found) == ["blazepose.full", "blazepose.detector"]
     assert all(path.suffix == ".onnx" and path.is_file() for path in found.values())
 
