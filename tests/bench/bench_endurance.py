@@ -1,7 +1,8 @@
-"""A studio for ten minutes: latency, drops, and whether any process grows. Memory (PSS), descriptors and mappings are read from outside.
+"""A studio for ten minutes: latency, drops, and whether any process grows. Memory, descriptors and mappings are read from outside.
 
     python tests/bench/bench_endurance.py [--seconds 600] [--studio examples/studio.yaml] [--set nodes.heatmaps.engine=blazepose.lite ...]
 
+Memory is what a process has written to and shares with nobody: shares of libraries' pages change when other programs come and go.
 Growth is the difference between the means of the last and the second minute. A subscriber is connected all the time.
 """
 
@@ -24,11 +25,11 @@ EVERY_S = 5.0
 
 
 def weigh(pid: int) -> tuple[float, int, int]:
-    """PSS in MB, open descriptors, shared-memory mappings."""
+    """Private memory in MB, open descriptors, shared-memory mappings."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    pss = next(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) * 1024 / 1e6
+    private = next(int(line.split()[1]) for line in rollup if line.startswith("Private_Dirty:")) * 1024 / 1e6
     rings = sum("posepipe-ring" in line for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
-    return pss, len(list(Path(f"/proc/{pid}/fd").iterdir())), rings
+    return private, len(list(Path(f"/proc/{pid}/fd").iterdir())), rings
 
 
 def names(pid: int) -> dict[int, str]:
@@ -38,7 +39,7 @@ def names(pid: int) -> dict[int, str]:
 
 
 def minutes(rows: list[tuple[float, float, int, int]]) -> list[float]:
-    """Mean PSS of every whole minute."""
+    """Mean memory of every whole minute."""
     last = int(max((r[0] for r in rows), default=0.0) // 60)
     return [fmean([r[1] for r in rows if r[0] // 60 == k]) for k in range(last)]
 
@@ -75,7 +76,7 @@ def main() -> None:
                         continue  # it has ended
         figures = json.loads(summary.read_text())
     print(f"received {received} skeleton messages; balance {figures['balance']}")
-    print(f"{'worker':16} {'PSS MB':>8} {'growth MB':>10} {'fds':>8} {'ring maps':>10}  PSS MB minute by minute")
+    print(f"{'worker':16} {'own MB':>8} {'growth MB':>10} {'fds':>8} {'ring maps':>10}  MB minute by minute")
     for pid, name in workers.items():
         rows = [r for r in seen[pid] if r[0] > 60] or seen[pid]
         first, last = rows[: max(len(rows) // 9, 1)], rows[-max(len(rows) // 9, 1) :]
