@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,8 +15,8 @@ from posepipe.calib.rig import Rig
 from posepipe.engines.assets import catalogue
 from posepipe.engines.decoders.paf import Bodies
 from posepipe.engines.engine import EngineOptions
-from posepipe.engines.models.openpose.bottomup import BottomUp
-from posepipe.engines.models.openpose.networks import find
+from posepipe.engines.models.openpose.bottomup import BottomUp, input_size
+from posepipe.engines.models.openpose.networks import find, sized
 from posepipe.pipeline.errors import EngineError, GraphError, RigError
 from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
 from posepipe.pipeline.packet import F64, FrameSet, ViewPoses, readonly
@@ -69,14 +71,21 @@ class HeatmapPaf(Node):
     def needs(cls, settings: Settings) -> tuple[str, ...]:
         return (settings.engine,) if settings.engine in catalogue() else ()
 
+    @classmethod
+    def networks(cls, settings: Settings, rig: object) -> Mapping[str, Path]:
+        network = find(settings.engine)
+        if network.card is None or not isinstance(rig, Rig):
+            return {}
+        width, height = input_size(_pictures_px(rig), settings.short_px or network.short_px)
+        return {settings.engine: sized(network, network.card, width=width, height=height)}
+
     def open(self, ctx: Context) -> None:
         if not isinstance(ctx.rig, Rig):
             raise RigError("the studio has no rig, so views cannot be told to agree", hint="add rig: FILE to the studio file")
         self._rig: Rig = ctx.rig
         options = msgspec.convert(ctx.engines, EngineOptions)
-        pictures_px = [(camera.width_px, camera.height_px) for camera in self._rig.cameras]
         self._network = BottomUp(
-            self.settings.engine, options, pictures_px=pictures_px, short_px=self.settings.short_px, batch=len(ctx.cameras)
+            self.settings.engine, options, pictures_px=_pictures_px(self._rig), short_px=self.settings.short_px, batch=len(ctx.cameras)
         )
         parts = self._network.network.parts
         self._order = parts.coco17 if self.settings.joints == "coco17" else np.arange(parts.count)
@@ -126,3 +135,7 @@ class HeatmapPaf(Node):
     def close(self) -> None:
         if (network := getattr(self, "_network", None)) is not None:
             network.close()
+
+
+def _pictures_px(rig: Rig) -> list[tuple[int, int]]:
+    return [(camera.width_px, camera.height_px) for camera in rig.cameras]

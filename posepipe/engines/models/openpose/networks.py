@@ -123,11 +123,11 @@ def open_network(network: PafNetwork, options: EngineOptions, *, width: int, hei
     if options.runtime == STUB or network.card is None:
         heat, fields = paint(parts, upright(skeleton(parts.skeleton).joints, rows=rows, columns=columns), rows=rows, columns=columns)
         return open_engine(Path(), options, contract=contract, answers={d.heatmaps: heat, d.fields: fields})
-    return open_engine(_sized(network, network.card, width=width, height=height), options, contract=contract)
+    return open_engine(sized(network, network.card, width=width, height=height), options, contract=contract)
 
 
-def _sized(network: PafNetwork, card: Asset, *, width: int, height: int) -> Path:
-    """The network's file for pictures of one size, made once and kept."""
+def sized(network: PafNetwork, card: Asset, *, width: int, height: int) -> Path:
+    """The network's file for pictures of one size, made once and kept. PullError when it was not fetched, EngineError."""
     file = card.files[0]
     path = card.path(file.name)
     sha256 = file.sha256 or hashlib.sha256(_content(path)).hexdigest()
