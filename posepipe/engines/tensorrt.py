@@ -23,7 +23,7 @@ from ..pipeline.errors import EngineError
 from . import cache
 from .cuda import Graph, OutOfDeviceMemory, gpu, index_of
 from .engine import Arrays, Engine, EngineOptions, TensorSpec
-from .tensorrt_build import Told, build_plan, module_for, plan_key, precision_of, with_runtime
+from .tensorrt_build import Told, build_plan, module_for, plan_key, settle, with_runtime
 
 __all__ = ["Fill", "TensorrtEngine", "build_plan"]
 
@@ -55,13 +55,15 @@ class TensorrtEngine(Engine):
         # Before anything of TensorRT's runtime is touched: without a driver that can end in a segmentation fault.
         self._cuda = gpu(index_of(options.device))
         self._where, self._told = str(path), Told(self._trt)
-        self._key = plan_key(path, options, self._cuda.capability, shapes)
+        chosen = settle(options, path)
+        self._key = plan_key(path, options, chosen, self._cuda.capability, shapes)
         self._load(path, options, shapes, name)
         self.inputs, self.outputs = self._tensors("INPUT"), self._tensors("OUTPUT")
-        self.runtime, self.precision, self.device = name, precision_of(options, path), self._cuda.name
-        self.instances, self.reason = options.instances, reason
+        self.runtime, self.precision, self.device = name, chosen.precision, self._cuda.name
+        self.instances, self.reason = options.instances, f"{reason}; {chosen.why}"
         self._own_graphs = name == "tensorrt"
-        self._kernels = self._kernel_cache() if name == "tensorrt_rtx" else None
+        with self._cuda:
+            self._kernels = self._kernel_cache() if name == "tensorrt_rtx" else None
         # A network of a fixed batch cannot be run in parts.
         self._fixed = next((s.shape[0] for s in (*self.inputs, *self.outputs) if s.shape and s.shape[0] >= 0), None)
         self._most, self._warned, self._lock = self._fixed or options.max_batch, False, threading.Lock()
@@ -138,12 +140,11 @@ class TensorrtEngine(Engine):
         try:
             for instance in range(self.instances):
                 self._give_back(instance)
-            if (kernels := self._kernels) is not None:
-                compiled = bytes(kernels.serialize())
-                if compiled != cache.find(self._kernel_key()):
-                    cache.build(self._kernel_key(), lambda: compiled, source=Path(self._where), again=True)
             with self._cuda:
+                compiled = bytes(self._kernels.serialize()) if self._kernels is not None else b""
                 self._kernels = self._engine = self._runtime = None
+            if compiled and compiled != cache.find(self._kernel_key()):
+                cache.build(self._kernel_key(), lambda: compiled, source=Path(self._where), again=True)
         except EngineError as e:
             # A GPU that is gone took its memory with it; closing after that must not hide what happened.
             log.warning("%s: %s", self._where, e.what)

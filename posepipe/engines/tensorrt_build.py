@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from ..pipeline.errors import EngineError
 from . import cache, device
-from .engine import EngineOptions, Precision
+from .engine import EngineOptions, Precision, TensorSpec
 from .files import write_whole
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""The least, the usual and the largest."""
 
 Progress = Callable[[str], None]
 """Takes one line for every phase of a build."""
@@ -65,47 +69,76 @@ def build_plan(
     name, trt = module_for(options)
     capability = capability or (device.driver().gpus[0].capability if device.driver().gpus else None)
     _must_build_for(name, trt, capability)
-    key = plan_key(path, options, capability, shapes)
-    made = _Build(name, trt, _source(path, precision_of(options, path)), options.max_batch, capability, dict(shapes or {}), progress)
+    chosen = settle(options, path)
+    key = plan_key(path, options, chosen, capability, shapes)
+    made = _Build(name, trt, chosen.source, options.max_batch, capability, dict(shapes or {}), progress)
     plan, new = cache.build(key, made.run, source=path, again=again)
     progress(f"{path.name}: {'built' if new else 'kept'} for {key.device}, {key.precision}, {len(plan) / 1e6:.1f} MB")
     return plan
 
 
-def plan_key(
-    path: Path, options: EngineOptions, capability: str | None, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> cache.BuildKey:
-    """What the plan that `build_plan` makes depends on. Raises EngineError as it does."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a plan takes and gives. profile: the shapes that it is made for, of inputs that the file leaves open."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profile: Mapping[str, Shapes]
+
+
+def describe(path: Path, *, options: EngineOptions, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Described:
+    """What `build_plan` would make, read without building: a plan itself cannot be opened without a GPU. Raises EngineError as it does."""
     name, trt = module_for(options)
-    precision = precision_of(options, path)
-    source = _source(path, precision)
-    made_from = "" if source == path else f" of {source.name}"
+    parts = _Build(name, trt, settle(options, path).source, options.max_batch, None, dict(shapes or {}), log.debug).defined(Told(trt))
+    network = parts.network
+    ends = ([network.get_input(i) for i in range(network.num_inputs)], [network.get_output(i) for i in range(network.num_outputs)])
+    inputs, outputs = (tuple(TensorSpec(t.name, tuple(t.shape), np.dtype(trt.nptype(t.dtype))) for t in end) for end in ends)
+    return Described(inputs, outputs, parts.profile)
+
+
+def plan_key(
+    path: Path, options: EngineOptions, chosen: Settled, capability: str | None, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> cache.BuildKey:
+    """What the plan that `build_plan` makes depends on."""
+    name, trt = module_for(options)
+    made_from = "" if chosen.source == path else f" of {chosen.source.name}"
     fixed = "".join(f" {n}={list(s)}" for n, s in sorted((shapes or {}).items()))
     inside = f"batch 1..{options.max_batch}{fixed}{made_from}"
-    return cache.BuildKey(cache.sha256_of(path), name, trt.__version__, capability or PORTABLE, precision, inside)
+    return cache.BuildKey(cache.sha256_of(path), name, trt.__version__, capability or PORTABLE, chosen.precision, inside)
 
 
-def _source(path: Path, precision: Precision) -> Path:
-    if precision == "fp16":
-        from .convert import to_fp16
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """In what numbers a network is built, from which file, and why."""
 
-        return to_fp16(path)
+    precision: Precision
+    source: Path
+    why: str
+
+
+def settle(options: EngineOptions, path: Path) -> Settled:
+    """`auto` is fp16, or fp32 for a network that cannot be converted. EngineError for what TensorRT does not take from a file."""
+    wanted = options.precision
     if not path.is_file():
         raise EngineError("there is no such network file", where=str(path), hint="`posepipe pull` lists the networks that it fetches")
-    return path
-
-
-def precision_of(options: EngineOptions, path: Path) -> Precision:
-    """What a build will be: `auto` is fp16. EngineError for what TensorRT does not take from a file."""
-    wanted = options.precision
     if wanted == "bf16":
         raise EngineError(
             "TensorRT's parser does not take bf16 networks", where=str(path), hint="write `precision: fp16`, which loses less"
         )
     if wanted == "int8":
-        what = "TensorRT's parser takes only its own form of int8 (signed, scales without zero points), not ONNX Runtime's"
+        what = "TensorRT's parser takes int8 only without zero points, which ONNX Runtime's has"
         raise EngineError(what, where=str(path), hint="write `precision: fp16`")
-    return "fp16" if wanted == "auto" else wanted
+    if wanted == "fp32":
+        return Settled("fp32", path, "precision asked for")
+    from .convert import to_fp16
+
+    try:
+        source = to_fp16(path)
+    except EngineError as e:
+        if wanted == "fp16":
+            raise
+        return Settled("fp32", path, f"precision auto: fp32, since in fp16 it {e.what}")
+    return Settled("fp16", source, "precision asked for" if wanted == "fp16" else "precision auto: fp16, which GPUs multiply faster")
 
 
 def capabilities(trt: Any) -> list[str]:
@@ -130,6 +163,16 @@ def _must_build_for(name: str, trt: Any, capability: str | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Defined:
+    """A network before it is built. All four are kept as long as one is used: TensorRT's objects lean on each other."""
+
+    builder: Any
+    network: Any
+    config: Any
+    profile: dict[str, Shapes]
+
+
+@dataclass(frozen=True, slots=True)
 class _Build:
     name: str
     trt: Any
@@ -140,8 +183,26 @@ class _Build:
     progress: Progress
 
     def run(self) -> bytes:
+        told = Told(self.trt)
+        parts = self.defined(told)
+        config = parts.config
+        if hasattr(config, "progress_monitor"):
+            config.progress_monitor = _monitor(self.trt, self.progress)
+        timings = self._timings(config)
+        plan = parts.builder.build_serialized_network(parts.network, config)
+        if plan is None:
+            hint = "run it with another runtime"
+            raise EngineError(f"{self.name} cannot build this network: {told.last()}", where=str(self.source), hint=hint)
+        if timings is not None and (learned := config.get_timing_cache()) is not None:
+            try:
+                write_whole(timings, bytes(learned.serialize()))
+            except OSError as e:
+                log.warning("what was measured for a build cannot be kept, the next one takes as long: %s", e)
+        return bytes(plan)
+
+    def defined(self, told: Told) -> _Defined:
+        """Everything that a build is made from."""
         trt = self.trt
-        told = Told(trt)
         builder = trt.Builder(told.logger)
         network = builder.create_network(_flags(trt))
         _parse(trt, network, told, self.source)
@@ -151,25 +212,11 @@ class _Build:
         if self.name == "tensorrt_rtx" and self.capability is not None:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, self.capability.upper()), 0)
-        self._profile(builder, network, config)
-        if hasattr(config, "progress_monitor"):
-            config.progress_monitor = _monitor(trt, self.progress)
-        timings = self._timings(config)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise EngineError(
-                f"{self.name} cannot build this network: {told.last()}", where=str(self.source), hint="run it with another runtime"
-            )
-        if timings is not None and (learned := config.get_timing_cache()) is not None:
-            try:
-                write_whole(timings, bytes(learned.serialize()))
-            except OSError as e:
-                log.warning("what was measured for a build cannot be kept, the next one takes as long: %s", e)
-        return bytes(plan)
+        return _Defined(builder, network, config, self._profile(builder, network, config))
 
-    def _profile(self, builder: Any, network: Any, config: Any) -> None:
-        """Shapes of every input, batch 1 to the most; none is needed where the file fixes all of them."""
-        profile, open_ended = builder.create_optimization_profile(), False
+    def _profile(self, builder: Any, network: Any, config: Any) -> dict[str, Shapes]:
+        """Shapes of every input that the file leaves open, batch 1 to the most."""
+        profile, found = builder.create_optimization_profile(), {}
         for i in range(network.num_inputs):
             tensor = network.get_input(i)
             stated = tuple(tensor.shape)
@@ -182,10 +229,12 @@ class _Build:
                 raise EngineError(what, where=str(self.source), hint="export the network with a fixed picture size, or name it in the card")
             if stated != shape or shape[0] < 0:
                 sizes = (shape[:1] * 3) if shape[0] > 0 else (1, min(_USUAL, self.most), self.most)
-                profile.set_shape(tensor.name, *((n, *shape[1:]) for n in sizes))
-                open_ended = True
-        if open_ended:
+                least, usual, most = ((n, *shape[1:]) for n in sizes)
+                profile.set_shape(tensor.name, least, usual, most)
+                found[tensor.name] = (least, usual, most)
+        if found:
             config.add_optimization_profile(profile)
+        return found
 
     def _timings(self, config: Any) -> Path | None:
         """Give the builder what it measured before on this GPU; where to keep what it learns. None where it measures nothing."""

@@ -108,6 +108,9 @@ class FakeDriver:
             def __init__(self, flags: int) -> None:
                 assert flags == 1, "the default stream would wait for others"
 
+            def synchronize(self) -> None:
+                assert driver.depth, "no context"
+
         class Event:
             def __init__(self, flags: int) -> None:
                 self.recorded = False
