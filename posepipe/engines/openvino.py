@@ -49,8 +49,9 @@ class OpenvinoEngine(Engine):
         if options.threads:
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._path = path
+        # Threads and streams are not in the key: what is exported is loaded for any number of them.
         self._key = cache.BuildKey(
-            cache.sha256_of(path), "openvino", ov.__version__, processor(), done, f"layout {_LAYOUT} {json.dumps(self._settings)}"
+            cache.sha256_of(path), "openvino", ov.__version__, processor(), done, f"layout {_LAYOUT} inside {inside}"
         )
         self.instances = options.instances
         # Several at once: each instance runs on a stream of its own, instead of waiting for the others'.

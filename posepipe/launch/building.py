@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from posepipe.pipeline.graph import Plan
 from . import studio
 
 _TRANSCRIBED = re.compile(r"[0-9a-f]{16}-[a-z]+-v(\d+)\.onnx")
+_CONVERTED = re.compile(r"([0-9a-f]{16})-(?:fp16|int8)-.*\.onnx")
 _TARGET = re.compile(r"sm\d{2,3}")
 
 
@@ -193,11 +195,24 @@ def old_transcriptions() -> Iterator[Path]:
 
 def network_name(one: cache.Kept) -> str:
     """The card's name of the network behind a build, else its file's name."""
-    source = Path(one.source)
+    source = _origin(Path(one.source))
     for name, card in catalogue().items():
         if source.parent == card.folder or any(f.sha256 and source.name.startswith(f.sha256[:16]) for f in card.files):
             return name
     return source.name or (one.key.model_sha256[:12] if one.key else "")
+
+
+def _origin(source: Path) -> Path:
+    """What a network in other numbers was converted from, where that is on this machine."""
+    if not (found := _CONVERTED.fullmatch(source.name)):
+        return source
+    everything = (*(home() / "onnx").glob("*.onnx"), *(home() / "assets").glob("*/*.onnx"))
+    return next((path for path in everything if _sum(path).startswith(found[1])), source)
+
+
+@functools.cache
+def _sum(path: Path) -> str:
+    return cache.sha256_of(path)
 
 
 def _short(version: str) -> str:

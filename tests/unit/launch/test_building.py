@@ -205,6 +205,9 @@ def test_the_list_says_what_is_kept(network: Path, home: Path, capsys: pytest.Ca
     full.parent.mkdir(parents=True)
     full.write_bytes(b"net")
     cache.build(key(full, device="sm89", runtime="tensorrt_rtx", version="1.7"), lambda: b"x", source=full)
+    half = full.parent / f"{cache.sha256_of(full)[:16]}-fp16-v1-ort1.31.onnx"
+    half.write_bytes(b"half")
+    cache.build(key(half, precision="fp16"), lambda: b"x", source=half)
     (cache.folder() / "junk.engine").write_bytes(b"junk")
     os.utime(cache.folder() / key(network).name, (0, 0))
     assert cli.main(["engines", "list"]) == 0
@@ -213,9 +216,10 @@ def test_the_list_says_what_is_kept(network: Path, home: Path, capsys: pytest.Ca
     assert one[1:4] == ["openvino", "2026.4.1", "bf16"]
     assert " ".join(one[4:10]) == "Some CPU x 2 2.0 MB"
     assert "days ago" in " ".join(one)
-    (other,) = (line for line in lines if line.startswith("blazepose.full"))
-    assert "sm89" in other
-    assert other.rstrip().endswith("just now")
+    whole, converted = (line for line in sorted(lines) if line.startswith("blazepose.full"))
+    assert "fp16" in converted + whole
+    assert "sm89" in converted + whole
+    assert whole.rstrip().endswith("just now")
     assert any(line.startswith("damaged") for line in lines)
     assert lines[-1].startswith("2.0 MB in ")
 
