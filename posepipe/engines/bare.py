@@ -40,9 +40,12 @@ def _openvino(path: Path, precision: str, threads: int, batch: int) -> Mapping[s
     import openvino as ov
 
     core = ov.Core()
+    native = {"bf16": "BF16", "int8": "BF16", "fp16": "FP16"}.get(precision, "none") in core.get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    )
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": ("f16" if precision == "fp16" else "bf16") if native else "f32",
         "ENABLE_CPU_PINNING": False,
     }
     if threads:

@@ -6,6 +6,7 @@ and `onnxruntime.quantization`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import tempfile
@@ -50,18 +51,17 @@ def for_precision(path: Path, *, runtime: str, precision: str) -> Path:
     if (kept := kept_int8(path)) is not None:
         return kept
     name = network_of(path)
-    hint = (
-        f"`posepipe engines quantize {name}` makes it from pictures of a recording" if name else "`posepipe engines quantize FILE` makes it"
-    )
+    hint = f"`posepipe engines quantize {name or 'CARD'}` makes it from pictures of a recording"
     raise EngineError("there is no int8 version of this network on this machine", where=name or str(path), hint=hint)
 
 
 def network_of(path: Path) -> str:
-    """The name of the card that a network file belongs to; empty for a file of the user's own."""
+    """The name of the card that a network file belongs to, or the path of the user's card beside it; empty when there is none."""
     for name, one in catalogue().items():
-        if path.parent == one.folder or any(path.name.startswith(f.sha256[:16]) for f in one.files):
+        if path.parent == one.folder or any(f.sha256 and path.name.startswith(f.sha256[:16]) for f in one.files):
             return name
-    return ""
+    card = path.parent / "card.toml"
+    return str(card) if card.is_file() else ""
 
 
 def to_fp16(path: Path) -> Path:
@@ -80,11 +80,11 @@ def to_fp16(path: Path) -> Path:
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     _name_nodes(model)
-    logging.getLogger("onnxruntime.transformers.float16").setLevel(logging.ERROR)
     try:
-        half = convert_float_to_float16(
-            model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE], node_block_list=_preamble(model)
-        )
+        with _silence():
+            half = convert_float_to_float16(
+                model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE], node_block_list=_preamble(model)
+            )
     except (ValueError, RuntimeError, AssertionError, onnx.shape_inference.InferenceError) as e:
         raise EngineError(f"cannot be converted to float16: {e}", where=str(path), hint="run it with `precision: fp32`") from e
     _without_detours(half.graph)
@@ -121,13 +121,12 @@ def to_int8(path: Path, samples: Sequence[Arrays], *, first_floats: int = 0) -> 
             found = next(self._left, None)
             return None if found is None else dict(found)
 
+    kept = _kept(path, "int8")
     model = _load(path)
     _name_nodes(model)
-    kept = _kept(path, "int8")
     weighted = layers(model)
     added = [n.name for n in model.graph.node if n.op_type in ("Add", "Resize")]
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _silence():
         file = Path(folder) / "int8.onnx"
         try:
             quantize_static(
@@ -146,6 +145,17 @@ def to_int8(path: Path, samples: Sequence[Arrays], *, first_floats: int = 0) -> 
             raise EngineError(f"cannot be quantised: {e}", where=str(path), hint="run it with `precision: auto`") from e
     _keep(quantised, kept, "int8")
     return kept
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The tools advise on the root log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def layers(model: onnx.ModelProto) -> list[str]:

@@ -9,7 +9,8 @@ import onnx
 
 from .assets import asset
 from .convert import layers, to_int8
-from .verify import INSTANTS, RECORDING, Says, Subject, _open, compare, run_all, within
+from .runtimes import ON_CPU, runtimes
+from .verify import INSTANTS, RECORDING, Says, Subject, compare, open_for, run_all, within
 
 _STEPS = (0, 4, 8, 12, 16, 24, 32)
 
@@ -28,19 +29,20 @@ class Quantised:
 def quantize(name: str, *, recording: str = RECORDING, instants: int = INSTANTS, say: Says = lambda text: None) -> Quantised:
     """Make the int8 version of a network, which `precision: int8` opens from then on.
 
-    Every other crop of the recording gives the ranges, the rest is looked at: while their key points move too far, more of the first
-    layers stay float32. When nothing suffices the last try is kept, and `verify` says that it exceeds. Raises EngineError, PullError.
+    Every other crop of the recording gives the ranges, the rest is looked at: while their key points move too far in one of the runtimes
+    here, more of the first layers stay float32. When nothing suffices the last try is kept, and `verify` says that it exceeds. Raises EngineError, PullError.
     """
     network = Subject(name)
     say(f"cutting crops from {recording}")
     seen = network.cut(asset(recording.removeprefix("pull:")), instants=instants)
     ranges, held = seen[::2], seen[1::2]
-    reference = run_all(_open(network.path, "onnxruntime", "fp32"), network.input, held)
+    reference = run_all(open_for(network.path, "onnxruntime", "fp32"), network.input, held)
+    usable = [r.name for r in runtimes() if r.usable and r.name in ON_CPU]
     count = len(layers(onnx.load(network.path, load_external_data=False)))
     for first in (n for n in _STEPS if n < count or n == 0):
         say(f"int8 with the first {first} of {count} layers in float32")
         path = to_int8(network.path, [{network.input: ranges[i : i + 1]} for i in range(len(ranges))], first_floats=first)
-        shift = compare(network, reference, run_all(_open(network.path, "onnxruntime", "int8"), network.input, held))
-        if good := within(network, shift):
+        tried = (run_all(open_for(network.path, runtime, "int8"), network.input, held) for runtime in usable)
+        if good := all(within(network, compare(network, reference, found)) for found in tried):
             break
     return Quantised(path, count, first, good)

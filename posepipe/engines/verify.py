@@ -159,7 +159,7 @@ def verify(
     say(f"cutting crops from {recording}")
     seen = network.cut(asset(recording.removeprefix("pull:")), instants=instants)
     say("onnxruntime fp32, the reference")
-    reference = run_all(_open(network.path, "onnxruntime", "fp32"), network.input, seen)
+    reference = run_all(open_for(network.path, "onnxruntime", "fp32"), network.input, seen)
     usable: dict[str, str] = {r.name: r.version for r in runtimes() if r.usable and r.name != "stub"}
     findings: list[Finding] = []
     for runtime in only_runtimes or (*usable, ROUNDED):
@@ -169,7 +169,7 @@ def verify(
             say(f"{runtime} {precision}")
             version = usable.get(runtime, "")
             try:
-                found = run_all(_open(network.path, runtime, precision), network.input, seen)
+                found = run_all(open_for(network.path, runtime, precision), network.input, seen)
             except EngineError as e:
                 if runtime in only_runtimes and precision in only_precisions:
                     raise
@@ -181,13 +181,13 @@ def verify(
     return findings
 
 
-def _open(path: Path, runtime: str, precision: Precision) -> Engine:
+def open_for(path: Path, runtime: str, precision: Precision) -> Engine:
     """Open it whatever was found before: `open_engine` heeds verdicts."""
     if runtime == ROUNDED:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{precision}.onnx"
             onnx.save(rounded(onnx.load(path), precision), file)  # type: ignore[arg-type]
-            return _open(file, "onnxruntime", "fp32")
+            return open_for(file, "onnxruntime", "fp32")
     options = EngineOptions(runtime=runtime, precision=precision)  # type: ignore[arg-type]
     name, _ = choose(options, path)
     engine = opener(name)(for_precision(path, runtime=name, precision=precision), options, "verified")

@@ -44,9 +44,7 @@ def verify(
             console.print(f"{one.runtime} {one.precision}: {one.cannot}", highlight=False)
     exceeded = [f"{f.runtime} {f.precision}" for f in found if f.verdict is not None and not f.verdict.within]
     if exceeded:
-        console.print(
-            f"Exceeded: {', '.join(exceeded)}. A studio that asks for it is refused, and auto takes fp32 in its place.", highlight=False
-        )
+        console.print(f"Exceeded: {', '.join(exceeded)}. A studio that asks for it is refused, and auto does not take it.", highlight=False)
     return EXCEEDED if exceeded else 0
 
 
@@ -69,7 +67,7 @@ def _table(name: str, found: Sequence[Finding]) -> Table:
     table = Table(title=name, box=None, header_style="bold")
     for column in ("runtime", "precision"):
         table.add_column(column, no_wrap=True)
-    for column in ("points", "median px", "p95 px", "raw max", "raw rms", "NaN"):
+    for column in ("points", "median", "p95", "raw max", "raw rms", "NaN"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for one in found:

@@ -1,0 +1,254 @@
+"""Networks in other numbers: what is converted, what must stay as it was, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from posepipe.engines import convert
+from posepipe.engines.assets import asset
+from posepipe.engines.engine import EngineOptions, open_engine
+from posepipe.engines.rounding import rounded
+from posepipe.pipeline.errors import EngineError
+
+RNG = np.random.default_rng(0)
+TYPES = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
+
+
+def weights(name: str, *shape: int, scale: float = 0.3) -> onnx.TensorProto:
+    return numpy_helper.from_array((RNG.normal(size=shape) * scale).astype(np.float32), name)
+
+
+def network(path: Path, *, given_as: str = "uint8", named: bool = True, blow_up: float = 1.0) -> Path:
+    """Pictures [N,3,8,8] -> `maps` [N,2,16,16], with what networks of this product have: Cast, Mul, Conv, Clip, Add, Resize, Softmax."""
+    constants = [
+        numpy_helper.from_array(np.float32(1 / 255), "scale"),
+        numpy_helper.from_array(np.float32(0), "zero"),
+        numpy_helper.from_array(np.float32(6), "six"),
+        numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "doubled"),
+        weights("w1", 4, 3, 3, 3),
+        weights("w2", 4, 4, 3, 3, scale=blow_up),
+        weights("w3", 2, 4, 1, 1),
+    ]
+    first = [helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT)] if given_as != "float32" else []
+    nodes = [
+        *first,
+        helper.make_node("Mul", ["float" if first else "image", "scale"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("Clip", ["c1", "zero", "six"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c2", "r1"], ["sum"]),
+        helper.make_node("Resize", ["sum", "", "doubled"], ["large"], mode="linear", coordinate_transformation_mode="half_pixel"),
+        helper.make_node("Softmax", ["large"], ["shares"], axis=1),
+        helper.make_node("Conv", ["shares", "w3"], ["maps"]),
+    ]
+    if named:
+        for i, node in enumerate(nodes):
+            node.name = f"n{i}"
+    inputs = [helper.make_tensor_value_info("image", TYPES[given_as], ["N", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", 2, 16, 16])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def pictures(kind: str = "uint8", n: int = 3) -> dict[str, np.ndarray[Any, Any]]:
+    return {"image": RNG.integers(0, 256, (n, 3, 8, 8)).astype(kind)}
+
+
+def run(path: Path, inputs: dict[str, Any]) -> np.ndarray[Any, Any]:
+    with open_engine(path, EngineOptions(runtime="onnxruntime", precision="fp32", threads=1)) as engine:
+        return engine(inputs)["maps"].copy()
+
+
+def kinds(path: Path) -> dict[str, int]:
+    """Number types of the weights."""
+    return {i.name: i.data_type for i in onnx.load(path).graph.initializer}
+
+
+@pytest.mark.parametrize("given_as", TYPES)
+@pytest.mark.parametrize("named", [True, False])
+def test_fp16_is_inside_only(tmp_path: Path, cache: Path, given_as: str, named: bool) -> None:
+    path = network(tmp_path / "net.onnx", given_as=given_as, named=named)
+    half = convert.to_fp16(path)
+    assert half.is_relative_to(cache)
+    before, after = (onnx.load(p).graph for p in (path, half))
+    assert list(after.input) == list(before.input)
+    assert list(after.output) == list(before.output)
+    types = kinds(half)
+    assert all(types[w] == TensorProto.FLOAT16 for w in ("w1", "w2", "w3"))
+    assert types["doubled"] == TensorProto.FLOAT, "scales of Resize are float32 by the standard"
+    onnx.checker.check_model(onnx.load(half), full_check=True)
+    inputs = pictures(given_as)
+    np.testing.assert_allclose(run(half, inputs), run(path, inputs), atol=5e-3)
+
+
+def test_sums_and_exponentials_and_the_pictures_scale_stay_float32(tmp_path: Path, cache: Path) -> None:
+    half = onnx.shape_inference.infer_shapes(onnx.load(convert.to_fp16(network(tmp_path / "net.onnx"))))
+    types = {v.name: v.type.tensor_type.elem_type for v in half.graph.value_info} | {i.name: i.data_type for i in half.graph.initializer}
+    by_kind = {n.op_type: n for n in half.graph.node}
+    assert types[by_kind["Softmax"].input[0]] == types[by_kind["Mul"].input[0]] == types["scale"] == TensorProto.FLOAT
+    assert types[by_kind["Add"].output[0]] == TensorProto.FLOAT16
+    casts = [n.attribute[0].i for n in half.graph.node if n.op_type == "Cast"]
+    assert len(casts) == 5, "to numbers, to float16, around the Softmax and behind the last layer; none there and back"
+
+
+def test_a_conversion_is_made_once_and_is_its_own(tmp_path: Path, cache: Path) -> None:
+    path = network(tmp_path / "net.onnx")
+    half = convert.to_fp16(path)
+    stamp = half.stat().st_mtime_ns
+    assert convert.to_fp16(path) == half
+    assert convert.to_fp16(half) == half
+    assert half.stat().st_mtime_ns == stamp
+    assert convert.to_fp16(network(tmp_path / "other.onnx", blow_up=0.5)) != half
+
+
+def test_a_network_without_float_weights_is_its_own(tmp_path: Path, cache: Path) -> None:
+    a, b = (helper.make_tensor_value_info(n, TensorProto.INT32, ["N", 2]) for n in ("a", "b"))
+    graph = helper.make_graph([helper.make_node("Add", ["a", "a"], ["b"])], "g", [a], [b])
+    path = tmp_path / "whole.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    assert convert.to_fp16(path) == path
+
+
+@pytest.mark.parametrize("make", [convert.to_fp16, lambda p: convert.to_int8(p, [pictures()])])
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "no such network file"), (b"hello", "not an ONNX network"), (b"", "not an ONNX network")]
+)
+def test_what_is_no_network_is_refused(tmp_path: Path, cache: Path, make: Any, content: bytes | None, says: str) -> None:
+    path = tmp_path / "bad.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EngineError, match=says) as e:
+        make(path)
+    assert str(path) in str(e.value)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, cache: Path) -> None:
+    path = network(tmp_path / "net.onnx")
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(EngineError, match="cannot keep the converted network") as e:
+        convert.to_fp16(path)
+    assert "POSEPIPE_HOME" in str(e.value)
+
+
+def test_int8_has_integer_layers_and_float_heads(tmp_path: Path, cache: Path) -> None:
+    path = network(tmp_path / "net.onnx")
+    samples = [pictures(n=1) for _ in range(8)]
+    small = convert.to_int8(path, samples)
+    assert convert.kept_int8(path) == small
+    before, after = (onnx.load(p).graph for p in (path, small))
+    assert list(after.input) == list(before.input)
+    assert list(after.output) == list(before.output)
+    types = kinds(small)
+    assert types["w1_quantized"] == types["w2_quantized"] == TensorProto.INT8
+    assert types["w3"] == TensorProto.FLOAT, "the head"
+    scales = {i.name: i for i in after.initializer}
+    assert numpy_helper.to_array(scales["w1_scale"]).shape == (4,), "one per output channel"
+    inputs = pictures()
+    exact, found = run(path, inputs), run(small, inputs)
+    assert 0 < np.abs(found - exact).max() < 0.15 * np.ptp(exact)
+
+
+def test_first_layers_can_stay_float(tmp_path: Path, cache: Path) -> None:
+    path = network(tmp_path / "net.onnx")
+    types = kinds(convert.to_int8(path, [pictures()], first_floats=1))
+    assert types["w1"] == TensorProto.FLOAT
+    assert types["w2_quantized"] == TensorProto.INT8
+    assert convert.layers(onnx.load(path)) == ["n2", "n4", "n8"]
+
+
+def test_int8_without_pictures_is_refused(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(EngineError, match="no picture"):
+        convert.to_int8(network(tmp_path / "net.onnx"), [])
+
+
+def test_the_tools_leave_the_log_as_it_was(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    convert.to_int8(network(tmp_path / "net.onnx"), [pictures()])
+    assert not caplog.records
+    assert logging.root.manager.disable == 0
+
+
+def test_the_file_for_a_precision(tmp_path: Path, cache: Path) -> None:
+    path = network(tmp_path / "net.onnx")
+    for precision in ("auto", "fp32", "bf16"):
+        assert convert.for_precision(path, runtime="openvino", precision=precision) == path
+    for precision in ("fp16", "int8"):
+        assert convert.for_precision(path, runtime="tensorrt", precision=precision) == path
+    assert convert.for_precision(path, runtime="onnxruntime", precision="fp16") == convert.to_fp16(path)
+    with pytest.raises(EngineError, match="no int8 version of this network") as e:
+        convert.for_precision(path, runtime="onnxruntime", precision="int8")
+    assert "posepipe engines quantize CARD" in str(e.value)
+    small = convert.to_int8(path, [pictures()])
+    assert convert.for_precision(path, runtime="openvino", precision="int8") == small
+
+
+def test_a_network_knows_its_card(tmp_path: Path, cache: Path) -> None:
+    full = asset("blazepose.full")
+    assert convert.network_of(cache / "onnx" / f"{full.files[0].sha256[:16]}-heatmaps-v1.onnx") == "blazepose.full"
+    assert convert.network_of(tmp_path / "net.onnx") == ""
+    (tmp_path / "card.toml").write_text("")
+    assert convert.network_of(tmp_path / "net.onnx") == str(tmp_path / "card.toml")
+
+
+def test_a_studio_without_its_int8_file_is_told_the_command(cache: Path) -> None:
+    folder = asset("yolox.nano").folder
+    folder.mkdir(parents=True)
+    path = network(folder / "net.onnx")
+    with pytest.raises(EngineError) as e:
+        open_engine(path, EngineOptions(runtime="onnxruntime", precision="int8"))
+    assert "yolox.nano: there is no int8 version" in str(e.value)
+    assert "posepipe engines quantize yolox.nano" in str(e.value)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_engines_open_the_converted_file(tmp_path: Path, cache: Path, runtime: str, precision: str) -> None:
+    pytest.importorskip(runtime, reason=f"pip install {runtime}")
+    path = network(tmp_path / "net.onnx")
+    convert.to_int8(path, [pictures(n=1) for _ in range(8)])
+    inputs = pictures()
+    exact = run(path, inputs)
+    with open_engine(path, EngineOptions(runtime=runtime, precision=precision, threads=1)) as engine:  # type: ignore[arg-type]
+        assert engine.precision == precision
+        assert 0 < np.abs(engine(inputs)["maps"] - exact).max() < 0.2 * np.ptp(exact)
+
+
+@pytest.mark.parametrize(("precision", "digits"), [("fp16", 11), ("bf16", 8)])
+def test_rounded_numbers_are_those_that_the_precision_can_hold(tmp_path: Path, precision: Any, digits: int) -> None:
+    path = network(tmp_path / "net.onnx", given_as="float32")
+    model = rounded(onnx.load(path), precision)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "rounded.onnx")
+    inputs = {"image": RNG.normal(size=(2, 3, 8, 8)).astype(np.float32) * 100}
+    found, exact = run(tmp_path / "rounded.onnx", inputs), run(path, inputs)
+    mantissa = np.frexp(found)[0] * 2.0**digits
+    assert (mantissa == np.round(mantissa)).all(), f"{digits} binary digits"
+    error = np.abs(found - exact).max() / np.abs(exact).max()
+    assert 2.0 ** -(digits + 4) < error < 2.0 ** -(digits - 4)
+
+
+@given(st.integers(2, 30), st.randoms(use_true_random=False))
+def test_nodes_come_behind_those_they_take_from(count: int, chance: random.Random) -> None:
+    nodes = [
+        helper.make_node("Sum", [f"t{chance.randrange(i)}" for _ in range(chance.randint(1, 3))] if i else ["x"], [f"t{i}"])
+        for i in range(count)
+    ]
+    chance.shuffle(nodes)
+    graph = helper.make_graph(nodes, "g", [], [])
+    convert._sort(graph)
+    assert sorted(n.output[0] for n in graph.node) == sorted(n.output[0] for n in nodes)
+    made = {"x"}
+    for node in graph.node:
+        assert made.issuperset(node.input)
+        made.update(node.output)
