@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +25,7 @@ from posepipe.pipeline.graph import Plan
 from . import studio
 
 _TRANSCRIBED = re.compile(r"[0-9a-f]{16}-[a-z]+-v(\d+)\.onnx")
-_CONVERTED = re.compile(r"([0-9a-f]{16})-(?:fp16|int8)-.*\.onnx")
+_CONVERTED = re.compile(r"([0-9a-f]{16})-(?:fp16|int8)-v(\d+)-ort(.+)\.onnx")
 _TARGET = re.compile(r"sm\d{2,3}")
 
 
@@ -141,7 +141,7 @@ def gc(*, days: float | None = None, everything: bool = False) -> int:
     """
     installed: dict[str, str] = {r.name: r.version for r in runtimes() if r.version}
     why = {one.path: "all" if everything else useless(one, installed, days=days) for one in cache.kept()}
-    why |= dict.fromkeys(old_transcriptions(), "of an older posepipe")
+    why |= old_networks(installed)
     freed = failed = removed = 0
     for path, reason in why.items():
         if not reason:
@@ -184,13 +184,23 @@ def useless(one: cache.Kept, installed: Mapping[str, str], *, days: float | None
     return ""
 
 
-def old_transcriptions() -> Iterator[Path]:
-    """Networks that an older posepipe transcribed to ONNX, and that this one transcribes anew."""
-    from posepipe.engines.tflite_onnx import VERSION
+def old_networks(installed: Mapping[str, str]) -> dict[Path, str]:
+    """Network files that an older posepipe, or another ONNX Runtime, made from others, and that are not opened any more: and why."""
+    from posepipe.engines import convert, tflite_onnx
 
+    found = {}
     for path in sorted((home() / "onnx").glob("*.onnx")):
-        if (found := _TRANSCRIBED.fullmatch(path.name)) and int(found[1]) < VERSION:
-            yield path
+        if match := _TRANSCRIBED.fullmatch(path.name):
+            old = int(match[1]) < tflite_onnx.VERSION
+        elif match := _CONVERTED.fullmatch(path.name):
+            old = int(match[2]) < convert.VERSION
+            if not old and match[3] != installed.get("onnxruntime", match[3]):
+                found[path] = f"converted by onnxruntime {match[3]}, here is {installed['onnxruntime']}"
+        else:
+            continue
+        if old:
+            found[path] = "made by an older posepipe"
+    return found
 
 
 def network_name(one: cache.Kept) -> str:

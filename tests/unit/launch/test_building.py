@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from posepipe.calib import save_rig
-from posepipe.engines import cache, tensorrt_build
+from posepipe.engines import cache, convert, tensorrt_build
 from posepipe.engines.assets import asset
 from posepipe.engines.cache import BuildKey
 from posepipe.engines.runtimes import Runtime
@@ -260,23 +260,33 @@ def test_a_version_that_is_not_known_removes_nothing(network: Path) -> None:
 def test_gc_removes_what_is_useless_and_says_what_it_freed(
     network: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(building, "runtimes", lambda: [Runtime("openvino", True, "2026.4.1", "")])
+    here = [Runtime("openvino", True, "2026.4.1", ""), Runtime("onnxruntime", True, "1.31.0", "")]
+    monkeypatch.setattr(building, "runtimes", lambda: here)
     good, old = key(network), key(network, version="2025.1.0-1")
     for one in (good, old):
         cache.build(one, lambda: b"x" * 1_500_000, source=network)
     (cache.folder() / "junk.engine").write_bytes(b"junk")
     transcribed = home / "onnx"
     transcribed.mkdir(parents=True)
-    names = [f"{'ab' * 8}-heatmaps-v{v}.onnx" for v in (VERSION - 1, VERSION)] + [f"{'ab' * 8}-fp16-v0-ort1.31.onnx", "mine-v0.onnx"]
+    names = [
+        f"{'ab' * 8}-heatmaps-v{VERSION - 1}.onnx",
+        f"{'ab' * 8}-fp16-v{convert.VERSION - 1}-ort1.31.0.onnx",
+        f"{'ab' * 8}-int8-v{convert.VERSION}-ort1.30.0.onnx",
+        f"{'ab' * 8}-heatmaps-v{VERSION}.onnx",
+        f"{'ab' * 8}-fp16-v{convert.VERSION}-ort1.31.0.onnx",
+        "mine-v0.onnx",
+    ]
     for name in names:
         (transcribed / name).write_bytes(b"net")
     assert cli.main(["engines", "gc"]) == 0
     out = capsys.readouterr().out
     assert f"{old.name}: removed, 1.5 MB: of openvino 2025.1.0, here is 2026.4.1" in out
     assert "junk.engine: removed, 0.0 MB: damaged" in out
-    assert f"{names[0]}: removed, 0.0 MB: of an older posepipe" in out
-    assert out.splitlines()[-1] == "1.5 MB freed, 3 removed, and 2 locks and unfinished files"
-    assert sorted(p.name for p in transcribed.iterdir()) == sorted(names[1:])
+    assert f"{names[0]}: removed, 0.0 MB: made by an older posepipe" in out
+    assert f"{names[1]}: removed, 0.0 MB: made by an older posepipe" in out
+    assert f"{names[2]}: removed, 0.0 MB: converted by onnxruntime 1.30.0, here is 1.31.0" in out
+    assert out.splitlines()[-1] == "1.5 MB freed, 5 removed, and 2 locks and unfinished files"
+    assert sorted(p.name for p in transcribed.iterdir()) == sorted(names[3:])
     assert [k.key for k in cache.kept()] == [good]
 
 
