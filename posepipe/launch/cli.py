@@ -1,4 +1,4 @@
-"""The command line: `posepipe run|check|graph|inspect|schema|bench|pull|build|engines|doctor`.
+"""The command line: `posepipe run|check|graph|inspect|schema|bench|pull|import|build|engines|doctor`.
 
 Exit codes: 0 done, 1 a fault while running, 2 refused before start (the message says where, what, what to do),
 3 a latency budget was missed, 4 the recovery from harm was not the expected one, 130 stopped by Ctrl-C or SIGTERM.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any, get_args
 
 from posepipe import __version__
 from posepipe.pipeline.errors import GraphError, PosepipeError, RunError, did_you_mean
-from posepipe.pipeline.telemetry import address
 
-from . import logs
+from . import cli_engines, logs
+from .arguments import address, batches, count, names, positive, studio_arguments, threads
 
 REFUSED, FAULT, OVER_BUDGET, NOT_RECOVERED = 2, 1, 3, 4
 
@@ -62,17 +61,17 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="run a studio", description="Run a studio file. Ctrl-C stops it; what is under way is finished and accounted for."
     )
-    _studio_arguments(run)
+    studio_arguments(run)
     run.add_argument("--offline", action="store_true", help="recordings only: every frame in order, nothing dropped, as fast as it goes")
-    run.add_argument("--seconds", type=_positive, metavar="N", help="stop after N seconds; recordings loop for that long")
+    run.add_argument("--seconds", type=positive, metavar="N", help="stop after N seconds; recordings loop for that long")
     run.add_argument("--cluster", metavar="ADDRESS", help="run nodes with host: in a Ray cluster: auto, HOST:6379, ray://HOST:10001, local")
-    run.add_argument("--await-subscribers", type=_count, default=0, metavar="N", help="hold the cameras until N subscribers are connected")
+    run.add_argument("--await-subscribers", type=count, default=0, metavar="N", help="hold the cameras until N subscribers are connected")
     run.add_argument(
-        "--await-seconds", type=_positive, default=60.0, metavar="N", help="give up waiting for subscribers after N seconds (60)"
+        "--await-seconds", type=positive, default=60.0, metavar="N", help="give up waiting for subscribers after N seconds (60)"
     )
     run.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON")
     run.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome/Perfetto trace")
-    run.add_argument("--metrics", type=_address, metavar="HOST:PORT", help="Prometheus endpoint: /metrics and /healthz there")
+    run.add_argument("--metrics", type=address, metavar="HOST:PORT", help="Prometheus endpoint: /metrics and /healthz there")
     run.add_argument("--log-format", choices=get_args(logs.Style), default="text", help="json: one JSON object a line on standard error")
     run.set_defaults(command=_run)
 
@@ -81,15 +80,15 @@ def _parser() -> argparse.ArgumentParser:
         help="measure a studio, or a network",
         description="Run a studio for a time and report the latency of every node (exit 3: over budget), or measure a network: --engine.",
     )
-    _studio_arguments(bench, optional=True)
-    bench.add_argument("--seconds", type=_positive, metavar="N", help="how long (20, of a network each line 2); recordings loop")
+    studio_arguments(bench, optional=True)
+    bench.add_argument("--seconds", type=positive, metavar="N", help="how long (20, of a network each line 2); recordings loop")
     bench.add_argument("--json", dest="summary", type=Path, metavar="FILE", help="write the figures as JSON")
     bench.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome/Perfetto trace")
     bench.add_argument("--engine", metavar="NAME", help="measure this network (a card's name, or an ONNX file) instead of a studio")
-    bench.add_argument("--runtime", type=_names, default=(), metavar="all|NAME,...", help="with --engine: these runtimes (all)")
-    bench.add_argument("--precision", type=_names, default=("auto",), metavar="all|NAME,...", help="with --engine: these precisions (auto)")
-    bench.add_argument("--batch", type=_batches, default=(1, 4, 8), metavar="N,...", help="with --engine: pictures a call (1,4,8)")
-    bench.add_argument("--threads", type=_threads, default=0, metavar="N", help="with --engine: threads (0: the runtime chooses)")
+    bench.add_argument("--runtime", type=names, default=(), metavar="all|NAME,...", help="with --engine: these runtimes (all)")
+    bench.add_argument("--precision", type=names, default=("auto",), metavar="all|NAME,...", help="with --engine: these precisions (auto)")
+    bench.add_argument("--batch", type=batches, default=(1, 4, 8), metavar="N,...", help="with --engine: pictures a call (1,4,8)")
+    bench.add_argument("--threads", type=threads, default=0, metavar="N", help="with --engine: threads (0: the runtime chooses)")
     bench.set_defaults(command=_bench)
 
     chaos = commands.add_parser(
@@ -97,19 +96,19 @@ def _parser() -> argparse.ArgumentParser:
         help="harm a running studio, and judge how it recovers",
         description="Run a studio, do the harm that its chaos: lists, and judge every entry. Exit 4: a recovery was not as expected.",
     )
-    _studio_arguments(chaos)
-    chaos.add_argument("--seconds", type=_positive, metavar="N", help="how long (until the last entry is judged); recordings loop")
+    studio_arguments(chaos)
+    chaos.add_argument("--seconds", type=positive, metavar="N", help="how long (until the last entry is judged); recordings loop")
     chaos.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts as JSON")
     chaos.set_defaults(command=_chaos)
 
     check = commands.add_parser(
         "check", help="validate a studio file", description="Check a studio file, its calibration and its recordings without running."
     )
-    _studio_arguments(check)
+    studio_arguments(check)
     check.set_defaults(command=_check)
 
     graph = commands.add_parser("graph", help="draw a studio file")
-    _studio_arguments(graph)
+    studio_arguments(graph)
     form = graph.add_mutually_exclusive_group()
     form.add_argument("--dot", action="store_true", help="Graphviz")
     form.add_argument("--mermaid", action="store_true", help="Mermaid")
@@ -130,76 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("--for", dest="studio", type=Path, metavar="STUDIO", help="fetch what this studio file needs")
     pull.set_defaults(command=_pull)
 
-    _importing(commands)
-
-    build = commands.add_parser(
-        "build",
-        help="compile a studio's networks ahead of time",
-        description="Compile every network that a studio file needs for the runtime that it names, and keep what was compiled.",
-    )
-    _studio_arguments(build)
-    build.add_argument("--for", dest="targets", metavar="GPU,...", help="for these GPUs, e.g. sm89,sm120, with TensorRT: none need be here")
-    build.set_defaults(command=_build)
-
-    _engines(commands)
+    cli_engines.add(commands)
     _attaching(commands)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and why not the rest")
     doctor.set_defaults(command=_doctor)
     return parser
-
-
-def _engines(commands: Any) -> None:
-    engines = commands.add_parser("engines", help="compiled networks on this machine")
-    kinds = engines.add_subparsers(metavar="COMMAND", required=True)
-    listing = kinds.add_parser("list", help="what is kept: network, runtime, precision, device, size, last used")
-    listing.set_defaults(command=lambda a: _building().show())
-    gc = kinds.add_parser("gc", help="remove what no network and no runtime that is here uses any more")
-    which = gc.add_mutually_exclusive_group()
-    which.add_argument("--days", type=_positive, metavar="N", help="also what was not used for N days")
-    which.add_argument("--all", action="store_true", help="everything: the next start compiles anew")
-    gc.set_defaults(command=lambda a: _building().gc(days=a.days, everything=a.all))
-    _verifying(kinds)
-
-
-def _verifying(kinds: Any) -> None:
-    verify = kinds.add_parser(
-        "verify",
-        help="do faster precisions still see the same key points?",
-        description="Compare runtimes and precisions with ONNX Runtime fp32 on real pictures. Exit 1: one moves key points too far.",
-    )
-    verify.add_argument("--runtime", type=_names, default=(), metavar="all|NAME,...", help="these runtimes (all)")
-    verify.add_argument("--precision", type=_names, default=(), metavar="all|NAME,...", help="these precisions (all)")
-    verify.set_defaults(
-        command=lambda a: _verify().verify(a.model, recording=a.recording, only_runtimes=a.runtime, only_precisions=a.precision)
-    )
-    quantize = kinds.add_parser("quantize", help="make the int8 version of a network, from pictures of a recording, and verify it")
-    quantize.set_defaults(command=lambda a: _verify().quantize(a.model, recording=a.recording))
-    for one in (verify, quantize):
-        one.add_argument("model", metavar="MODEL", help="a card's name, e.g. blazepose.full, or its path")
-        one.add_argument("--recording", default="pose2sim.single", metavar="NAME", help="pictures of this recording (pose2sim.single)")
-
-
-def _verify() -> ModuleType:
-    from . import verifying
-
-    return verifying
-
-
-def _building() -> ModuleType:
-    from . import building
-
-    return building
-
-
-def _importing(commands: Any) -> None:
-    importing = commands.add_parser("import", help="make a network of weights of your own, which stay on this machine")
-    kinds = importing.add_subparsers(metavar="openpose", required=True)
-    openpose = kinds.add_parser("openpose", help="CMU OpenPose's .caffemodel (BODY_25 or COCO), for heatmap.paf")
-    openpose.add_argument("file", type=Path, metavar="FILE.caffemodel")
-    openpose.add_argument("--model", choices=("body25", "coco18"), default="", help="which it must be (found out when left out)")
-    openpose.add_argument("--name", default="", metavar="NAME", help="what studio files call it (openpose.body25, openpose.coco18)")
-    openpose.set_defaults(command=_import_openpose)
 
 
 def _attaching(commands: Any) -> None:
@@ -220,7 +155,7 @@ def _attaching(commands: Any) -> None:
     echo.set_defaults(command=lambda a: attached().echo(a.node, pid=a.pid, count=a.count))
     for one in (hz, echo):
         one.add_argument("node", metavar="NODE")
-        one.add_argument("-n", dest="count", type=_count, metavar="N", help="end after N")
+        one.add_argument("-n", dest="count", type=count, metavar="N", help="end after N")
 
     stop = commands.add_parser("stop", help="stop a running studio in order")
     stop.set_defaults(command=lambda a: attached().stop(pid=a.pid))
@@ -232,60 +167,6 @@ def attached() -> ModuleType:
     from . import attach
 
     return attach
-
-
-def _studio_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    parser.add_argument("studio", type=Path, metavar="STUDIO", nargs="?" if optional else None, help="studio file (YAML)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="PATH=VALUE",
-        help="override a value, e.g. nodes.smooth.min_cutoff=1.2",
-    )
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return () if text == "all" else tuple(filter(None, text.split(",")))
-
-
-def _batches(text: str) -> tuple[int, ...]:
-    found = text.split(",")
-    for one in found:
-        if not one.isdigit() or not 1 <= int(one) <= 1024:
-            raise argparse.ArgumentTypeError(f"{one or text} is not a number of pictures from 1 to 1024")
-    return tuple(map(int, found))
-
-
-def _threads(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text} is not a number of threads")
-    return int(text)
-
-
-def _address(text: str) -> str:
-    try:
-        address(text)
-    except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{e}, for example 127.0.0.1:9464") from None
-    return text
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text} is not a number of subscribers")
-    return int(text)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -400,16 +281,6 @@ def _pull(args: argparse.Namespace) -> int:
     if args.studio is not None:
         names += studio.wanted(studio.load(args.studio))
     return pulling.pull(names, everything=args.all, listing=not names and not args.all and args.studio is None)
-
-
-def _build(args: argparse.Namespace) -> int:
-    return int(_building().build(args.studio, overrides=tuple(args.overrides), targets=args.targets))
-
-
-def _import_openpose(args: argparse.Namespace) -> int:
-    from .importing import import_openpose
-
-    return import_openpose(args.file, model=args.model, name=args.name)
 
 
 def _doctor(args: argparse.Namespace) -> int:

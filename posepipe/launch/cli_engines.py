@@ -1,0 +1,87 @@
+"""The commands about networks: `posepipe build`, `import`, `engines list|gc|verify|quantize`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .arguments import names, positive, studio_arguments
+
+
+def add(commands: Any) -> None:
+    """Add them to the command line."""
+    _importing(commands)
+    build = commands.add_parser(
+        "build",
+        help="compile a studio's networks ahead of time",
+        description="Compile every network that a studio file needs for the runtime that it names, and keep what was compiled.",
+    )
+    studio_arguments(build)
+    build.add_argument("--for", dest="targets", metavar="GPU,...", help="for these GPUs, e.g. sm89,sm120, with TensorRT: none need be here")
+    build.set_defaults(command=_build)
+    _engines(commands)
+
+
+def _engines(commands: Any) -> None:
+    engines = commands.add_parser("engines", help="compiled networks on this machine")
+    kinds = engines.add_subparsers(metavar="COMMAND", required=True)
+    listing = kinds.add_parser("list", help="what is kept: network, runtime, precision, device, size, last used")
+    listing.set_defaults(command=lambda a: _building().show())
+    gc = kinds.add_parser("gc", help="remove what no network and no runtime that is here uses any more")
+    which = gc.add_mutually_exclusive_group()
+    which.add_argument("--days", type=positive, metavar="N", help="also what was not used for N days")
+    which.add_argument("--all", action="store_true", help="everything: the next start compiles anew")
+    gc.set_defaults(command=lambda a: _building().gc(days=a.days, everything=a.all))
+    _verifying(kinds)
+
+
+def _verifying(kinds: Any) -> None:
+    verify = kinds.add_parser(
+        "verify",
+        help="do faster precisions still see the same key points?",
+        description="Compare runtimes and precisions with ONNX Runtime fp32 on real pictures. Exit 1: one moves key points too far.",
+    )
+    verify.add_argument("--runtime", type=names, default=(), metavar="all|NAME,...", help="these runtimes (all)")
+    verify.add_argument("--precision", type=names, default=(), metavar="all|NAME,...", help="these precisions (all)")
+    verify.set_defaults(
+        command=lambda a: _verify().verify(a.model, recording=a.recording, only_runtimes=a.runtime, only_precisions=a.precision)
+    )
+    quantize = kinds.add_parser("quantize", help="make the int8 version of a network, from pictures of a recording, and verify it")
+    quantize.set_defaults(command=lambda a: _verify().quantize(a.model, recording=a.recording))
+    for one in (verify, quantize):
+        one.add_argument("model", metavar="MODEL", help="a card's name, e.g. blazepose.full, or its path")
+        one.add_argument("--recording", default="pose2sim.single", metavar="NAME", help="pictures of this recording (pose2sim.single)")
+
+
+def _verify() -> ModuleType:
+    from . import verifying
+
+    return verifying
+
+
+def _building() -> ModuleType:
+    from . import building
+
+    return building
+
+
+def _importing(commands: Any) -> None:
+    importing = commands.add_parser("import", help="make a network of weights of your own, which stay on this machine")
+    kinds = importing.add_subparsers(metavar="openpose", required=True)
+    openpose = kinds.add_parser("openpose", help="CMU OpenPose's .caffemodel (BODY_25 or COCO), for heatmap.paf")
+    openpose.add_argument("file", type=Path, metavar="FILE.caffemodel")
+    openpose.add_argument("--model", choices=("body25", "coco18"), default="", help="which it must be (found out when left out)")
+    openpose.add_argument("--name", default="", metavar="NAME", help="what studio files call it (openpose.body25, openpose.coco18)")
+    openpose.set_defaults(command=_import_openpose)
+
+
+def _build(args: argparse.Namespace) -> int:
+    return int(_building().build(args.studio, overrides=tuple(args.overrides), targets=args.targets))
+
+
+def _import_openpose(args: argparse.Namespace) -> int:
+    from .importing import import_openpose
+
+    return import_openpose(args.file, model=args.model, name=args.name)
