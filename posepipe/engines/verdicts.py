@@ -45,8 +45,10 @@ class Verdict(msgspec.Struct, frozen=True):
         return all(getattr(self, f) == getattr(other, f) for f in ("sha256", "runtime", "version", "precision", "cpu"))
 
     def __str__(self) -> str:
-        median, p95 = ("out of sight" if px is None else f"{px:.2f} px" for px in (self.median_px, self.p95_px))
-        shift = f"moves key points by {median} (median) and {p95} (p95) of the crop"
+        if self.median_px is None or self.p95_px is None:
+            shift = "loses key points"
+        else:
+            shift = f"moves key points by {self.median_px:.2f} px (median) and {self.p95_px:.2f} px (p95) of the crop"
         limits = f"{self.limit_median_px:g} and {self.limit_p95_px:g} px are allowed"
         broken = f", and gave {self.nan_share:.0%} of the crops no numbers" if self.nan_share else ""
         return f"{shift}{broken}; {limits}"

@@ -1,0 +1,275 @@
+"""What a precision moves: how it is measured, when it is too much, and that opening a network heeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from posepipe.engines import verdicts
+from posepipe.engines.assets import Asset, asset
+from posepipe.engines.cache import sha256_of
+from posepipe.engines.engine import EngineOptions, open_engine
+from posepipe.engines.quantize import quantize
+from posepipe.engines.runtimes import runtimes
+from posepipe.engines.verdicts import Verdict
+from posepipe.engines.verify import MEDIAN_PX, P95_PX, Subject, compare, verifiable, verify, within
+from posepipe.pipeline.errors import EngineError, PullError
+
+PULLED = ("blazepose.full", "blazepose.detector", "pose2sim.single")
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pulled: Callable[[str], Asset]) -> Path:
+    """A cache of the test's own that has what this machine fetched."""
+    folders = [pulled(name).folder for name in PULLED]
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "assets").symlink_to(folders[0].parent)
+    monkeypatch.setenv("POSEPIPE_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def blazepose(own_home: Path) -> Subject:
+    return Subject("blazepose.full")
+
+
+def heatmaps(at: list[tuple[int, int]], n: int = 1, peak: float = 4.0) -> dict[str, np.ndarray[Any, Any]]:
+    """Logits with one peak per joint at a cell (column, row), the 39 channels in turn."""
+    columns, rows = np.meshgrid(np.arange(64), np.arange(64))
+    maps = np.stack([np.maximum(peak - (columns - c) ** 2 - (rows - r) ** 2, -10) for c, r in (at[j % len(at)] for j in range(39))])
+    return {"heatmaps": np.repeat(maps[None].astype(np.float32), n, axis=0)}
+
+
+def test_a_peak_that_moves_by_a_cell_moves_by_four_pixels(blazepose: Subject) -> None:
+    shift = compare(blazepose, heatmaps([(20, 30)]), heatmaps([(21, 30)]))
+    assert len(shift.shift_px) == 33
+    np.testing.assert_allclose(shift.shift_px, 4.0, atol=1e-4)
+    assert shift.median_px == pytest.approx(4.0)
+    assert shift.nan_share == 0
+    assert not within(blazepose, shift)
+    error = heatmaps([(20, 30)])["heatmaps"].astype(np.float64) - heatmaps([(21, 30)])["heatmaps"]
+    assert shift.raw_max == pytest.approx(np.abs(error).max())
+    assert shift.raw_rms == pytest.approx(np.sqrt((error**2).mean()))
+
+
+def test_the_same_is_within(blazepose: Subject) -> None:
+    shift = compare(blazepose, heatmaps([(20, 30)]), heatmaps([(20, 30)]))
+    assert (shift.median_px, shift.p95_px, shift.raw_max, shift.nan_share) == (0, 0, 0, 0)
+    assert within(blazepose, shift)
+
+
+def test_what_float32_is_not_sure_of_is_left_out(blazepose: Subject) -> None:
+    sure, unsure = heatmaps([(20, 30)]), heatmaps([(20, 30)], peak=-0.5)
+    reference = {"heatmaps": np.concatenate([sure["heatmaps"], unsure["heatmaps"]])}
+    moved = {"heatmaps": np.concatenate([sure["heatmaps"], heatmaps([(50, 50)], peak=-0.5)["heatmaps"]])}
+    shift = compare(blazepose, reference, moved)
+    assert len(shift.shift_px) == 33
+    assert shift.p95_px == 0
+    with pytest.raises(EngineError, match="sure of no key point"):
+        compare(blazepose, unsure, unsure)
+
+
+def test_a_crop_without_numbers_exceeds_whatever_the_others_do(blazepose: Subject) -> None:
+    reference, found = heatmaps([(20, 30)], n=30), heatmaps([(20, 30)], n=30)
+    found["heatmaps"][7, 3, 5, 5] = np.nan
+    shift = compare(blazepose, reference, found)
+    assert shift.nan_share == pytest.approx(1 / 30)
+    assert (shift.median_px, shift.p95_px, shift.raw_max) == (0, 0, 0)
+    assert np.isinf(shift.shift_px).sum() == 33
+    assert not within(blazepose, shift)
+    found["heatmaps"][:] = np.nan
+    assert compare(blazepose, reference, found).median_px == np.inf
+
+
+def test_of_a_detector_the_best_person_counts(own_home: Path) -> None:
+    detector = Subject("blazepose.detector")
+    from posepipe.engines.decoders import stub_answers
+
+    one = {n: a[None] for n, a in stub_answers(detector.card).items()}
+    moved = {**one, "boxes": one["boxes"] + np.float32(2.0)}
+    shift = compare(detector, one, moved)
+    assert len(shift.shift_px) == 4
+    np.testing.assert_allclose(shift.shift_px, np.hypot(2, 2), rtol=1e-3)
+    nobody = {**one, "scores": np.full_like(one["scores"], -20)}
+    assert compare(detector, one, nobody).median_px == np.inf
+
+
+def test_limits_are_those_of_the_card(blazepose: Subject) -> None:
+    tolerance = blazepose.card.tolerance
+    assert tolerance is not None
+    assert (blazepose.limit_median_px, blazepose.limit_p95_px) == (tolerance.median_px, tolerance.p95_px)
+    assert MEDIAN_PX < P95_PX
+
+
+@pytest.mark.parametrize("name", ["pose2sim.single", "openpose.body25", "human-pose-estimation.0001"])
+def test_what_cannot_be_verified_is_refused(name: str) -> None:
+    with pytest.raises((EngineError, PullError)) as e:
+        Subject(name)
+    assert "->" in str(e.value)
+    assert "blazepose.full" in verifiable()
+
+
+# verdicts -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(tmp_path: Path, cache: Path) -> Path:
+    """Twice the input, through a convolution."""
+    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 1, 4, 4]) for n in ("a", "b"))
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["a", "w"], ["b"])], "g", [a], [b], [numpy_helper.from_array(np.full((1, 1, 1, 1), 2, np.float32), "w")]
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def version(runtime: str) -> str:
+    return next(r.version for r in runtimes() if r.name == runtime)
+
+
+def verdict(path: Path, runtime: str, precision: str, **more: Any) -> Verdict:
+    facts = {
+        "network": "my.network",
+        "sha256": sha256_of(path),
+        "runtime": runtime,
+        "version": version(runtime),
+        "precision": precision,
+        "cpu": verdicts.cpu(),
+        "median_px": 0.41,
+        "p95_px": 1.6,
+        "nan_share": 0.0,
+        "limit_median_px": 0.3,
+        "limit_p95_px": 1.5,
+        "within": False,
+    }
+    return Verdict(**{**facts, **more})
+
+
+def test_a_precision_that_moves_too_far_is_refused_with_the_figures(network: Path) -> None:
+    options = EngineOptions(runtime="onnxruntime", precision="fp16")
+    open_engine(network, options).close()
+    verdicts.keep([verdict(network, "onnxruntime", "fp16")])
+    with pytest.raises(EngineError) as e:
+        open_engine(network, options)
+    text = str(e.value)
+    assert "my.network: fp16 with onnxruntime moves key points by 0.41 px (median) and 1.60 px (p95)" in text
+    assert "0.3 and 1.5 px are allowed" in text
+    assert "precision: auto" in text
+    open_engine(network, EngineOptions(runtime="onnxruntime", precision="fp32")).close()
+
+
+def test_auto_takes_fp32_in_the_place_of_bf16_that_moves_too_far(network: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="pip install openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no native bf16: auto takes fp32 anyway")
+    with open_engine(network, EngineOptions(runtime="openvino")) as engine:
+        assert engine.precision == "bf16"
+    verdicts.keep([verdict(network, "openvino", "bf16")])
+    with open_engine(network, EngineOptions(runtime="openvino")) as engine:
+        assert engine.precision == "fp32"
+        assert "fp32 because bf16 moves key points by 0.41 px" in engine.reason
+
+
+def test_auto_is_left_alone_by_int8_that_moves_too_far(network: Path) -> None:
+    verdicts.keep([verdict(network, "openvino", "int8")])
+    options = EngineOptions(runtime="openvino")
+    assert verdicts.heed(network, options, runtime="openvino", version=version("openvino"), reason="r") == (options, "r")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"version": "0.1"}, {"cpu": "another"}, {"sha256": "0" * 64}, {"within": True}, {"precision": "int8"}, {"runtime": "openvino"}],
+)
+def test_a_verdict_holds_only_for_what_was_measured(network: Path, other: dict[str, Any]) -> None:
+    verdicts.keep([msgspec.structs.replace(verdict(network, "onnxruntime", "fp16"), **other)])
+    open_engine(network, EngineOptions(runtime="onnxruntime", precision="fp16")).close()
+
+
+def test_a_new_verdict_takes_the_place_of_the_old(network: Path) -> None:
+    old, other = verdict(network, "onnxruntime", "fp16"), verdict(network, "onnxruntime", "int8")
+    verdicts.keep([old, other])
+    new = verdict(network, "onnxruntime", "fp16", within=True, median_px=0.1)
+    verdicts.keep([new])
+    assert verdicts.kept() == [other, new]
+
+
+def test_a_verdict_without_key_points_can_be_kept_and_said(network: Path) -> None:
+    lost = verdict(network, "onnxruntime", "fp16", median_px=None, p95_px=None, nan_share=0.5)
+    verdicts.keep([lost])
+    assert verdicts.kept() == [lost]
+    assert "by out of sight" not in str(lost)
+    assert "loses key points" in str(lost)
+    assert "gave 50% of the crops no numbers" in str(lost)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[{"network": "x"}]', b"\xff\xfe"])
+def test_a_damaged_file_counts_as_none_and_is_written_anew(network: Path, content: bytes) -> None:
+    verdicts.keep([verdict(network, "onnxruntime", "fp16")])
+    verdicts._file().write_bytes(content)
+    assert verdicts.kept() == []
+    open_engine(network, EngineOptions(runtime="onnxruntime", precision="fp16")).close()
+    verdicts.keep([verdict(network, "onnxruntime", "fp16")])
+    assert len(msgspec.json.decode(verdicts._file().read_bytes())) == 1
+
+
+def test_verdicts_that_cannot_be_kept_are_said(network: Path, cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(EngineError, match="cannot keep what was found"):
+        verdicts.keep([verdict(network, "onnxruntime", "fp16")])
+
+
+# the whole way, on the recording ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.recording
+def test_crops_of_a_recording_are_always_the_same(blazepose: Subject) -> None:
+    recording = asset("pose2sim.single")
+    first, again = (blazepose.cut(recording, instants=1) for _ in range(2))
+    assert first.shape == (4, 256, 256, 3)
+    assert first.dtype == np.uint8
+    assert (first.reshape(4, -1).std(axis=1) > 20).all(), "pictures, not grey"
+    np.testing.assert_array_equal(first, again)
+    assert Subject("blazepose.detector").cut(recording, instants=1).shape == (4, 224, 224, 3)
+
+
+@pytest.mark.recording
+def test_float16_keeps_the_key_points_of_blazepose(own_home: Path) -> None:
+    found = {
+        (f.runtime, f.precision): f
+        for f in verify("blazepose.full", instants=2, only_runtimes=("onnxruntime", "rounded"), only_precisions=("fp32", "fp16"))
+    }
+    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("rounded", "fp16")}
+    assert found["onnxruntime", "fp32"].shift.p95_px == 0  # type: ignore[union-attr]
+    shift = found["rounded", "fp16"].shift
+    assert shift is not None
+    assert 0 < shift.median_px <= 0.1
+    assert shift.p95_px <= 0.5
+    assert [(v.runtime, v.precision, v.within) for v in verdicts.kept()] == [("onnxruntime", "fp32", True), ("onnxruntime", "fp16", True)]
+
+
+@pytest.mark.recording
+def test_what_was_named_and_cannot_be_run_is_refused(own_home: Path) -> None:
+    with pytest.raises(EngineError, match="ONNX Runtime has no bf16"):
+        verify("blazepose.full", instants=1, only_runtimes=("onnxruntime",), only_precisions=("bf16",))
+    with pytest.raises(EngineError, match="no int8 version"):
+        verify("blazepose.full", instants=1, only_runtimes=("onnxruntime",), only_precisions=("int8",))
+
+
+@pytest.mark.recording
+def test_int8_is_made_within_the_tolerance_of_the_card(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posepipe.engines.quantize._STEPS", (0, 16))
+    monkeypatch.setattr("posepipe.engines.quantize.ON_CPU", ("onnxruntime",))
+    made = quantize("blazepose.full", instants=4)
+    assert (made.layers, made.floats, made.within) == (56, 16, True), "with all layers in 8 bits the key points move too far"
+    assert made.path.stat().st_size < 3_000_000
+    with open_engine(Subject("blazepose.full").path, EngineOptions(runtime="onnxruntime", precision="int8")) as engine:
+        assert engine.precision == "int8"
