@@ -110,6 +110,33 @@ def test_a_file_that_is_no_network_is_refused(network: Path, tmp_path: Path, run
     assert str(bad) in str(e.value)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_operators_that_the_runtime_lacks_are_refused(tmp_path: Path, runtime: str) -> None:
+    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2]) for n in ("a", "b"))
+    graph = helper.make_graph([helper.make_node("Sharpen", ["a"], ["b"], domain="posepipe.none")], "g", [a], [b])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("posepipe.none", 1)]
+    path = tmp_path / "sharpen.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    with pytest.raises(EngineError, match="not a network that") as e:
+        open_engine(path, _options(runtime))
+    assert str(path) in str(e.value)
+    assert "Sharpen" in str(e.value)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_opset_of_the_future_is_run_right_or_refused(network: Path, runtime: str) -> None:
+    model = onnx.load(network)
+    model.opset_import[0].version = 99
+    onnx.save(model, network)
+    try:
+        engine = open_engine(network, _options(runtime, precision="fp32"))
+    except EngineError as e:
+        assert "not a network that" in str(e)
+        return
+    with engine:
+        assert engine(_pair())["sum"].tolist() == [[3, 3]] * 3
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no such network file"):
         open_engine(tmp_path / "none.onnx", _options("onnxruntime"))

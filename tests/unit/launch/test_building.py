@@ -135,6 +135,22 @@ def test_the_networks_are_those_that_the_nodes_open(hall: Path, monkeypatch: pyt
     assert all(path.suffix == ".onnx" and path.is_file() for path in found.values())
 
 
+def test_a_part_affinity_network_is_the_one_for_the_pictures_of_the_rig(hall: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSEPIPE_HOME")
+    if not asset("openpose.light").present():
+        pytest.skip(f"{asset('openpose.light').folder} is not here: run `posepipe pull openpose.light`")
+    hall.write_text(STUDIO.replace("heatmap.topdown, from: instants, engine: stub", "heatmap.paf, from: instants, engine: openpose.light"))
+    plan = building.studio.load(hall)
+    assert building.networks(plan, None) == {}
+    rig = building.studio.complete(plan).rig
+    assert rig is not None
+    (path,) = building.networks(plan, rig).values()
+    picture = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    height, width = (picture[i].dim_value for i in (2, 3))
+    camera = rig.cameras[0]
+    assert width / height == pytest.approx(camera.width_px / camera.height_px, rel=0.1)
+
+
 # for GPUs that are elsewhere -----------------------------------------------------------------------------------------------------
 
 
