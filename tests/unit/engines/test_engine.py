@@ -128,13 +128,13 @@ def test_an_opset_of_the_future_is_run_right_or_refused(network: Path, runtime: 
     model = onnx.load(network)
     model.opset_import[0].version = 99
     onnx.save(model, network)
+    refusal = ""
     try:
-        engine = open_engine(network, _options(runtime, precision="fp32"))
+        with open_engine(network, _options(runtime, precision="fp32")) as engine:
+            assert engine(_pair())["sum"].tolist() == [[3, 3]] * 3
     except EngineError as e:
-        assert "not a network that" in str(e)
-        return
-    with engine:
-        assert engine(_pair())["sum"].tolist() == [[3, 3]] * 3
+        refusal = str(e)
+    assert not refusal or "not a network that" in refusal
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
