@@ -50,6 +50,10 @@ def opener(name: RuntimeName) -> Opener:
         from .tensorrt import TensorrtEngine
 
         return functools.partial(TensorrtEngine, module=name)
+    if name == "torch":
+        from .torch import TorchEngine
+
+        return TorchEngine
     raise EngineError(f"there is nothing that opens a network with {name}", hint="write `runtime: auto`")
 
 

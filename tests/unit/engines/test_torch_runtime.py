@@ -1,0 +1,299 @@
+"""The torch runtime against ONNX Runtime: networks that were pulled, and every operator on its own. Without a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from posepipe.engines.assets import Asset
+from posepipe.engines.engine import EngineOptions, open_engine
+from posepipe.engines.models.blazepose import networks
+from posepipe.pipeline.errors import EngineError
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install posepipe[train]")
+from posepipe.engines import torch as runtime  # noqa: E402
+
+Made = Callable[..., Path]
+FLOAT = TensorProto.FLOAT
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Writes a network: nodes, what goes in and comes out (name -> shape), and constants."""
+
+    def write(
+        nodes: list[Any],
+        inputs: dict[str, list[Any]],
+        outputs: dict[str, list[Any]],
+        constants: dict[str, NDArray[Any]] | None = None,
+        *,
+        kinds: dict[str, int] | None = None,
+        opset: int = 17,
+    ) -> Path:
+        infos = [[helper.make_tensor_value_info(n, (kinds or {}).get(n, FLOAT), s) for n, s in part.items()] for part in (inputs, outputs)]
+        kept = [numpy_helper.from_array(a, n) for n, a in (constants or {}).items()]
+        graph = helper.make_graph(nodes, "made", *infos, kept)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        onnx.save(model, path := tmp_path / "made.onnx")
+        return path
+
+    return write
+
+
+def engine(path: Path, **options: Any) -> Any:
+    return open_engine(path, EngineOptions(runtime="torch", device="cpu", **options))
+
+
+def both(path: Path, inputs: dict[str, NDArray[Any]], **options: Any) -> list[dict[str, NDArray[Any]]]:
+    """What torch and ONNX Runtime give."""
+    found = []
+    for kind in ("torch", "onnxruntime"):
+        with open_engine(path, EngineOptions(runtime=kind, device="cpu", **(options if kind == "torch" else {}))) as one:  # type: ignore[arg-type]
+            found.append({n: a.copy() for n, a in one(inputs).items()})
+    return found
+
+
+def must_agree(path: Path, inputs: dict[str, NDArray[Any]], *, within: float = 1e-5) -> None:
+    torchs, reference = both(path, inputs)
+    assert torchs.keys() == reference.keys()
+    for name, want in reference.items():
+        assert torchs[name].dtype == want.dtype
+        assert torchs[name].shape == want.shape
+        assert torchs[name] == pytest.approx(want, abs=within)
+
+
+def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+# networks ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("blazepose.full", networks.HEATMAPS),
+        ("blazepose.full", networks.ALL_HEADS),
+        ("blazepose.lite", networks.HEATMAPS),
+        ("blazepose.heavy", networks.HEATMAPS),
+        ("blazepose.detector", networks.PEOPLE),
+    ],
+    ids=lambda v: v if isinstance(v, str) else v.name,
+)
+def test_blazepose_gives_the_same_logits(pulled: Callable[[str], Asset], name: str, view: networks.View) -> None:
+    path = networks.onnx_path(pulled(name), view)
+    with engine(path) as one:
+        side = one.inputs[0].shape[1]
+    pictures = np.random.default_rng(1).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
+    torchs, reference = both(path, {"image": pictures})
+    for output, want in reference.items():
+        assert torchs[output] == pytest.approx(want, abs=1e-3 * max(1.0, float(np.abs(want).max()))), output
+
+
+@pytest.mark.parametrize("file", ["movenet-thunder-heatmap.onnx", "movenet-lightning-heatmap.onnx", "yolox_nano.onnx"])
+def test_networks_of_the_mirror_give_the_same(file: str) -> None:
+    path = Path(os.environ.get("POSEPIPE_MIRROR", "nowhere")) / file
+    if not path.is_file():
+        pytest.skip(f"{file} is not here: set POSEPIPE_MIRROR to a folder that has it")
+    with engine(path) as one:
+        (spec,) = one.inputs
+    picture = np.random.default_rng(1).integers(0, 256, spec.shape).astype(spec.dtype)
+    torchs, reference = both(path, {spec.name: picture})
+    for output, want in reference.items():
+        assert torchs[output] == pytest.approx(want, abs=1e-3 * max(1.0, float(np.abs(want).max()))), output
+
+
+def test_part_affinity_fields_are_the_same(pulled: Callable[[str], Asset]) -> None:
+    path = pulled("openpose.light").path("human-pose-estimation-0001.fp32.onnx")
+    picture = np.random.default_rng(1).uniform(0, 255, (2, 3, 64, 96)).astype(np.float32)
+    must_agree(path, {"data": picture}, within=1e-3)
+
+
+def test_bf16_is_coarse_and_near(made: Made) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    path = made([node], {"x": [1, 8, 9, 9]}, {"y": [1, 4, 9, 9]}, {"w": noise(4, 8, 3, 3)})
+    torchs, reference = both(path, {"x": noise(1, 8, 9, 9, seed=1)}, precision="bf16")
+    off = np.abs(torchs["y"] - reference["y"]).max() / np.abs(reference["y"]).max()
+    assert 1e-4 < off < 2e-2
+    assert torchs["y"].dtype == np.float32
+
+
+# operators --------------------------------------------------------------------------------------------------------------------
+
+HALF = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+FLOOR = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "constants", "how"),
+    [
+        ("Conv", (2, 4, 7, 6), {"w": noise(6, 2, 3, 3), "b": noise(6)}, {"group": 2, "strides": [2, 2], "pads": [0, 0, 1, 1]}),
+        ("Conv", (1, 3, 5, 5), {"w": noise(2, 3, 3, 3)}, {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
+        ("Conv", (1, 3, 9), {"w": noise(2, 3, 3)}, {"pads": [1, 1]}),
+        ("MaxPool", (2, 3, 8, 6), {}, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        ("Resize", (1, 2, 3, 4), {"": None, "s": np.array([1, 1, 2, 2], np.float32)}, HALF),
+        ("Resize", (1, 2, 5, 3), {"": None, "s": np.array([1, 1, 1.6, 2], np.float32)}, HALF),
+        ("Resize", (1, 2, 3, 4), {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 3], np.float32)}, FLOOR),
+        ("Clip", (5, 5), {"a": np.array(-0.5, np.float32), "b": np.array(0.5, np.float32)}, {}),
+        ("Clip", (5, 5), {"a": np.array(0.1, np.float32)}, {}),
+        ("Reshape", (2, 3, 4), {"s": np.array([0, 2, -1], np.int64)}, {}),
+        ("Slice", (4, 6, 5), {"a": np.array([1, -4]), "b": np.array([99, -1]), "c": np.array([0, 2]), "d": np.array([2, 1])}, {}),
+        ("DepthToSpace", (2, 8, 3, 2), {}, {"blocksize": 2, "mode": "DCR"}),
+        ("DepthToSpace", (2, 8, 3, 2), {}, {"blocksize": 2, "mode": "CRD"}),
+        ("Unsqueeze", (2, 3), {"a": np.array([0, -1])}, {}),
+        ("Squeeze", (1, 3, 1), {"a": np.array([-1])}, {}),
+        ("Transpose", (2, 3, 4), {}, {"perm": [2, 0, 1]}),
+        ("Concat", (2, 3), {"b": noise(2, 2)}, {"axis": 1}),
+        ("PRelu", (2, 3, 2, 2), {"s": noise(3, 1, 1)}, {}),
+        ("Elu", (3, 3), {}, {"alpha": 0.7}),
+        ("Div", (3, 3), {"b": np.array(3, np.float32)}, {}),
+        ("Sub", (3, 3), {"b": noise(3)}, {}),
+        ("Exp", (3, 3), {}, {}),
+    ],
+)
+def test_an_operator_does_as_in_onnx_runtime(
+    made: Made, op: str, shape: tuple[int, ...], constants: dict[str, Any], how: dict[str, Any]
+) -> None:
+    node = helper.make_node(op, ["x", *constants], ["y"], **how)
+    path = made([node], {"x": list(shape)}, {"y": [None] * 4 if len(shape) == 4 else None}, {n: a for n, a in constants.items() if n})
+    must_agree(path, {"x": noise(*shape, seed=1)})
+
+
+@pytest.mark.parametrize("sizes", [None, [1, 4]])
+def test_split(made: Made, sizes: list[int] | None) -> None:
+    constants = {} if sizes is None else {"s": np.array(sizes)}
+    names = ["a", "b"]
+    node = helper.make_node("Split", ["x", *constants], names, axis=1)
+    width = 4 if sizes is None else 5
+    must_agree(made([node], {"x": [2, width]}, {n: [2, None] for n in names}, constants), {"x": noise(2, width)})
+
+
+def test_look_ups_and_whole_numbers(made: Made) -> None:
+    """Where MoveNet's peaks are, as it finds them: argmax, cast, whole division, look-up."""
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["at"], axis=1, keepdims=1),
+        helper.make_node("Cast", ["at"], ["at32"], to=TensorProto.INT32),
+        helper.make_node("Div", ["at32", "three"], ["row"]),
+        helper.make_node("Cast", ["row"], ["row64"], to=TensorProto.INT64),
+        helper.make_node("GatherND", ["table", "row64"], ["y"]),
+        helper.make_node("Cast", ["y"], ["f"], to=TensorProto.FLOAT),
+    ]
+    constants = {"three": np.array(3, np.int32), "table": np.arange(10, 20, dtype=np.int64)}
+    path = made(nodes, {"x": [4, 9]}, {"f": [4], "row": [4, 1]}, constants, kinds={"row": TensorProto.INT32})
+    must_agree(path, {"x": noise(4, 9)})
+
+
+def test_pictures_of_bytes_and_whole_numbers(made: Made) -> None:
+    for kind, dtype in ((TensorProto.UINT8, np.uint8), (TensorProto.INT32, np.int32)):
+        nodes = [helper.make_node("Cast", ["x"], ["f"], to=FLOAT), helper.make_node("Mul", ["f", "k"], ["y"])]
+        path = made(nodes, {"x": ["n", 4]}, {"y": ["n", 4]}, {"k": np.array(0.5, np.float32)}, kinds={"x": kind})
+        must_agree(path, {"x": np.arange(8).reshape(2, 4).astype(dtype)})
+
+
+# what it says -----------------------------------------------------------------------------------------------------------------
+
+
+def relu(made: Made) -> Path:
+    return made([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, {"y": ["n", 3]})
+
+
+def test_it_says_what_it_is(made: Made) -> None:
+    with engine(relu(made), instances=2) as one:
+        assert (one.runtime, one.precision, one.device, one.instances) == ("torch", "fp32", "CPU", 2)
+        assert one.reason == "asked for; precision auto: fp16 on a GPU, fp32 on a processor"
+        assert [str(s) for s in (*one.inputs, *one.outputs)] == ["x float32 [any, 3]", "y float32 [any, 3]"]
+        runs = [one.submit({"x": np.full((1, 3), k, np.float32)}) for k in range(4)]
+        assert [r.result()["y"][0, 0] for r in runs] == [0, 1, 2, 3]
+        with pytest.raises(EngineError, match=r"the network takes x float32 \[any, 3\]"):
+            one({"x": np.zeros((1, 4), np.float32)})
+
+
+def test_an_unknown_operator_is_refused_by_name(made: Made) -> None:
+    path = made([helper.make_node("Softplus", ["x"], ["y"], "head")], {"x": [1, 3]}, {"y": [1, 3]})
+    with pytest.raises(EngineError, match="the operator Softplus of node 'head' is not known here") as e:
+        engine(path)
+    assert e.value.where == str(path)
+    assert "runtime: auto" in e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("op", "extra", "how", "says"),
+    [
+        ("Resize", {"": None, "s": np.array([1, 1, 2, 2], np.float32)}, {"mode": "cubic"}, "with cubic, half_pixel is not known"),
+        ("Conv", {"w": noise(2, 2, 3, 3)}, {"auto_pad": "SAME_UPPER"}, "with auto_pad SAME_UPPER is not known"),
+        ("MaxPool", {}, {"kernel_shape": [2, 2], "ceil_mode": 1}, "'ceil_mode': 1"),
+        ("Slice", {"a": np.array([9]), "b": np.array([0]), "c": np.array([0]), "d": np.array([-1])}, {}, r"with the steps \[-1\]"),
+    ],
+)
+def test_what_an_operator_cannot_do_is_refused(made: Made, op: str, extra: dict[str, Any], how: dict[str, Any], says: str) -> None:
+    node = helper.make_node(op, ["x", *extra], ["y"], **how)
+    with pytest.raises(EngineError, match=says):
+        engine(made([node], {"x": [1, 2, 4, 4]}, {"y": [None] * 4}, {n: a for n, a in extra.items() if n}))
+
+
+def test_a_computed_shape_is_refused(made: Made) -> None:
+    node = helper.make_node("Reshape", ["x", "s"], ["y"])
+    path = made([node], {"x": [4], "s": [2]}, {"y": [None, None]}, kinds={"s": TensorProto.INT64})
+    with pytest.raises(EngineError, match="has a computed 's', where torch needs a constant"):
+        engine(path)
+
+
+@pytest.mark.parametrize("content", [b"no network", b""])
+def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes) -> None:
+    (path := tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(EngineError, match="not a network that torch can load"):
+        engine(path)
+
+
+@pytest.mark.parametrize(("precision", "says"), [("int8", "torch runs no int8"), ("fp16", "fp16 on a processor")])
+def test_precisions_that_make_no_sense_are_refused(made: Made, precision: Any, says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        runtime.TorchEngine(relu(made), EngineOptions(runtime="torch", device="cpu", precision=precision), "asked for")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused(made: Made) -> None:
+    with pytest.raises(EngineError, match="device is cuda:1: ") as e:
+        runtime.TorchEngine(relu(made), EngineOptions(runtime="torch", device="cuda:1"), "asked for")
+    assert "device: cpu" in e.value.hint
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_said(
+    made: Made, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = engine(relu(made))
+    compute, sizes = one._compute, []
+
+    def small(inputs: Any) -> Any:
+        sizes.append(len(inputs["x"]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(inputs)
+
+    monkeypatch.setattr(one, "_compute", small)
+    x = noise(10, 3)
+    assert one({"x": x})["y"] == pytest.approx(np.maximum(x, 0))
+    assert sizes == [10, 5, 3, 3, 3, 1]
+    assert "batches of 10 are run 3 at a time from now on" in caplog.text
+    sizes.clear()
+    one({"x": x})
+    assert sizes == [3, 3, 3, 1]
+
+
+def test_memory_that_is_not_enough_for_one_is_an_error(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = engine(relu(made))
+
+    def none(_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(one, "_compute", none)
+    with pytest.raises(EngineError, match="no memory for a batch of one"):
+        one({"x": noise(2, 3)})
