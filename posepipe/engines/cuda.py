@@ -6,6 +6,7 @@ driver. pycuda.driver does not import where the NVIDIA driver is missing, so it 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import importlib
@@ -56,7 +57,10 @@ def load_driver() -> tuple[Any, Any]:
 @functools.cache
 def gpu(index: int) -> Cuda:
     """The GPU of that index, opened once and for the life of the process: arrays in pinned memory outlive the engine that made them."""
-    return Cuda(index)
+    found = Cuda(index)
+    # Left to itself, pycuda 2026.1 ends a primary context by the call for others.
+    atexit.register(found.close)
+    return found
 
 
 class Cuda:
@@ -164,6 +168,10 @@ class Cuda:
             if graph:
                 call("cuGraphDestroy", graph)
         return None
+
+    def close(self) -> None:
+        """Give the context back, at the end of the process; memory that is still held goes with it."""
+        self._context.detach()
 
 
 class Graph:
