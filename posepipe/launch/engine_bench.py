@@ -54,10 +54,10 @@ def bench(
         raise EngineError("there is no such folder, or it cannot be written", where=str(file.parent), hint="name another file for --json")
     console, machine = out or Console(), Machine()
     rows: list[dict[str, Any]] = []
-    absent = []
+    absent: dict[tuple[str, str], list[str]] = {}
     for runtime in only_runtimes or list(usable):
         if not usable[runtime].usable:  # type: ignore[index]
-            absent.append((runtime, usable[runtime].why))  # type: ignore[index]
+            absent[runtime, usable[runtime].why] = []  # type: ignore[index]
             continue
         for precision in only_precisions or get_args(Precision):
             for batch in batches:
@@ -66,13 +66,13 @@ def bench(
                 if "error" in row:
                     if len(only_runtimes) == 1 and len(only_precisions) == 1:
                         raise EngineError(row["error"], where=name, hint=row["hint"])
-                    absent.append((f"{runtime} {precision}, batch {batch}", row["error"]))
+                    absent.setdefault((f"{runtime} {precision}", row["error"]), []).append(str(batch))
                 else:
                     rows.append(row)
     machine.stop()
     console.print(table(name, rows))
-    for what, why in dict.fromkeys(absent):
-        console.print(f"{what}: {why}", highlight=False)
+    for (what, why), sizes in absent.items():
+        console.print(f"{what}{', batch ' + ', '.join(sizes) if 0 < len(sizes) < len(batches) else ''}: {why}", highlight=False)
     if file is not None:
         known = {r: usable[r].version for r in dict.fromkeys(row["runtime"] for row in rows)}
         figures = {"engine": name, "posepipe": __version__, "threads": threads, "runtimes": known, "machine": machine.facts(), "runs": rows}

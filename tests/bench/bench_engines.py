@@ -1,9 +1,8 @@
-"""What the 2D stage costs: networks per runtime, precision, threads and batch; crops; decoding.
+"""What the 2D stage costs: crops, decoding, and BlazePose's networks one after the other with `posepipe bench --engine`.
 
     python tests/bench/bench_engines.py [--threads 1 2] [--seconds 1.0]
 
-Median wall time and processor time of one call, in ms. Needs `posepipe pull` of
-blazepose.lite, blazepose.full, blazepose.heavy and blazepose.detector; those that are not here are left out.
+Median wall time and processor time of one call, in ms. Networks that are not here (`posepipe pull NAME`) are left out.
 """
 
 from __future__ import annotations
@@ -20,16 +19,11 @@ from rich.table import Table
 
 from posepipe.engines.assets import asset
 from posepipe.engines.crop import Rois, crop_rgb, image_from_crop
-from posepipe.engines.engine import EngineOptions, open_engine
-from posepipe.engines.runtimes import runtimes
 from posepipe.engines.models.blazepose.decode import decode_heatmaps
 from posepipe.engines.models.blazepose.detector import decode_detections
-from posepipe.engines.models.blazepose.networks import ALL_HEADS, DETECTOR, HEATMAPS, LANDMARKS, PEOPLE, SIZES, onnx_path, stub_heatmaps
-from posepipe.pipeline.errors import EngineError
+from posepipe.engines.models.blazepose.networks import DETECTOR, SIZES, stub_heatmaps
+from posepipe.launch.engine_bench import bench
 from posepipe.pipeline.packet import Frame
-
-CELLS = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
-NETWORKS = (*((size, HEATMAPS, 256) for size in SIZES), (LANDMARKS, ALL_HEADS, 256), (DETECTOR, PEOPLE, 224))
 
 
 def cost_ms(call: Callable[[], object], seconds: float) -> tuple[float, float]:
@@ -43,34 +37,6 @@ def cost_ms(call: Callable[[], object], seconds: float) -> tuple[float, float]:
         call()
         walls.append(time.perf_counter() - start)
     return float(np.median(walls)) * 1e3, (time.process_time() - cpu) / len(walls) * 1e3
-
-
-def networks(threads: list[int], seconds: float) -> Table:
-    table = Table("network", "runtime", "precision", "threads", "batch", "ms", "CPU ms", "CPU ms an item", title="networks")
-    usable = {r.name for r in runtimes() if r.usable}
-    rng = np.random.default_rng(0)
-    for name, view, size in NETWORKS:
-        if not asset(name).present():
-            table.add_row(name, "not here", "", "", "", f"posepipe pull {name}")
-            continue
-        path = onnx_path(asset(name), view)
-        for runtime, precision in CELLS:
-            if runtime not in usable:
-                continue
-            for n in threads:
-                options = EngineOptions(runtime=runtime, precision=precision, threads=n)  # type: ignore[arg-type]
-                try:
-                    engine = open_engine(path, options)
-                except EngineError as e:
-                    table.add_row(name, runtime, precision, str(n), "", str(e.what))
-                    continue
-                for batch in (1, 4):
-                    inputs = {"image": rng.integers(0, 256, (batch, size, size, 3)).astype(np.uint8)}
-                    wall, cpu = cost_ms(lambda e=engine, i=inputs: e(i), seconds)  # type: ignore[misc]
-                    row = (f"{name} {view.name}", runtime, precision, str(n), str(batch), f"{wall:.2f}", f"{cpu:.2f}", f"{cpu / batch:.2f}")
-                    table.add_row(*row)
-                engine.close()
-    return table
 
 
 def picture(form: Any) -> Frame:
@@ -108,10 +74,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="time for each line")
     given = parser.parse_args()
     out = Console(width=140)
-    for r in runtimes():
-        out.print(f"{r.name} {r.version} {r.why}", highlight=False)
     out.print(pixels(given.seconds))
-    out.print(networks(given.threads, given.seconds))
+    for name in (*SIZES, DETECTOR):
+        if not asset(name).present():
+            out.print(f"{name} is not here: posepipe pull {name}")
+            continue
+        for threads in given.threads:
+            out.print(f"threads {threads}")
+            bench(name, only_precisions=(), batches=(1, 4), seconds=given.seconds, threads=threads, out=out)
 
 
 if __name__ == "__main__":
