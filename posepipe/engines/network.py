@@ -17,7 +17,7 @@ from ..pipeline.packet import Frame
 from ..pipeline.skeleton import Skeleton, skeleton
 from .assets import Asset, asset, catalogue, find
 from .crop import Pixels, Rois, crop_rgb, image_from_crop, to_image, warm_up
-from .decoders import Joints, People, family, open_decoder, stub_answers
+from .decoders import Joints, People, decoder_options, family, open_decoder, stub_answers
 from .engine import Contract, Engine, EngineOptions, open_engine
 from .regions import Detection, Regions
 
@@ -47,6 +47,7 @@ def _card(name: str, gives: str, *, default: str) -> Asset:
     what = {"joints": "the joints of one person", "people": "people in a picture"}
     if (found := family(card).gives) != gives:
         raise EngineError(f"the network gives {what.get(found, found)}, wanted are {what[gives]}", where=name)
+    decoder_options(card)
     if gives == "joints":
         skeleton(card.skeleton)
     if card.preprocess is None:

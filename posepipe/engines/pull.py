@@ -156,7 +156,8 @@ def _unpack(archive: Path, into: Asset) -> None:
                 _place(read(file.member), file, into.folder)
     except (zipfile.BadZipFile, tarfile.TarError, KeyError) as e:
         raise PullError(
-            f"{archive.name} does not hold what the card of {into.name!r} names: {e}", hint="the card is wrong: report it"
+            f"{archive.name.removesuffix('.part')} does not hold what the card of {into.name!r} names: {e}",
+            hint="the card is wrong: report it",
         ) from e
 
 

@@ -75,19 +75,20 @@ def family(card: Asset) -> Family:
 
 def open_decoder(card: Asset) -> Decoder:
     """The function that reads the outputs of a network. PullError for a table that is not one."""
-    module, options = _options(card)
+    module, options = decoder_options(card)
     decoder: Decoder = module.decoder(options, card)
     return decoder
 
 
 def stub_answers(card: Asset) -> dict[str, NDArray[Any]]:
     """What a stub of the network gives: outputs (one item) that show one upright person."""
-    module, options = _options(card)
+    module, options = decoder_options(card)
     answers: dict[str, NDArray[Any]] = module.answers(options, card)
     return answers
 
 
-def _options(card: Asset) -> tuple[Any, Any]:
+def decoder_options(card: Asset) -> tuple[Any, Any]:
+    """The module of a network's family, and the table `[x.decoder]` as its options. PullError for a table that is not one."""
     module = importlib.import_module(family(card).module)
     table = {key: value for key, value in card.decoder.items() if key != "kind"}
     return module, convert(table, module.Options, f"{card.name}.decoder", where=card.name)
@@ -110,12 +111,12 @@ def size_of(card: Asset) -> tuple[int, int]:
     return card.preprocess.size
 
 
-def must_be_finite(card: Asset, outputs: Outputs, *decoded: NDArray[Any]) -> None:
-    """EngineError, naming the network and the outputs, where decoded numbers [N,...] are NaN or infinite."""
+def must_be_finite(card: Asset, outputs: Outputs, *decoded: NDArray[Any], first: int = 0) -> None:
+    """EngineError, naming the network and the outputs, where decoded numbers [N,...] (of the items from `first` on) are NaN or infinite."""
     if all(np.isfinite(d).all() for d in decoded):
         return
     bad = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    items = sorted({int(i) for d in decoded for i in np.flatnonzero(~np.isfinite(d).reshape(len(d), -1).all(axis=1))})
+    items = sorted({first + int(i) for d in decoded for i in np.flatnonzero(~np.isfinite(d).reshape(len(d), -1).all(axis=1))})
     what = f"the network gave NaN or infinite numbers in {', '.join(bad) or 'what was decoded'}, items {items} of its batch"
     raise EngineError(
         what, where=card.name, hint="try engines: {precision: fp32}; if that is it, the precision is too coarse for this network"
@@ -147,6 +148,7 @@ __all__ = [
     "Joints",
     "Outputs",
     "People",
+    "decoder_options",
     "family",
     "figure",
     "must_be_finite",

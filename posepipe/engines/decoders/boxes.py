@@ -50,14 +50,14 @@ def decoder(options: Options, card: Asset) -> Decoder:
             scores = np.where(outputs[labels] == options.person, rows[:, :, 4], 0)
         must_be_finite(card, {name: rows}, scores)
         found = []
-        for one, score in zip(rows, scores, strict=True):
+        for i, (one, score) in enumerate(zip(rows, scores, strict=True)):
             likely = np.flatnonzero(score >= options.min_score)
             likely = likely[np.argsort(-score[likely], kind="stable")]
             box = one[likely, :4].astype(np.float64)
             if options.form == "grid":
                 middle, half = (box[:, :2] + cells[likely]) * stride[likely, None], np.exp(box[:, 2:]) * stride[likely, None] / 2
                 box = np.concatenate([middle - half, middle + half], axis=1)
-            must_be_finite(card, {name: rows}, box[None])
+            must_be_finite(card, {name: rows}, box[None], first=i)
             kept = keep(box, options.overlap)
             found.append(_people(score[likely][kept].astype(np.float64), box[kept] - 0.5))
         return found

@@ -47,9 +47,10 @@ def decoder(options: Options, card: Asset) -> Decoder:
 
     def decode(outputs: Outputs) -> list[People]:
         found = []
-        for scores, boxes in zip(outputs["scores"], outputs["boxes"], strict=True):
+        must_be_finite(card, outputs, outputs["scores"])
+        for i, (scores, boxes) in enumerate(zip(outputs["scores"], outputs["boxes"], strict=True)):
             score, points = decode_detections(scores, boxes)
-            must_be_finite(card, outputs, points[None], scores[None])
+            must_be_finite(card, outputs, points[None], first=i)
             px = points * SIZE_PX - 0.5
             found.append(People(score, px[:, :2].reshape(-1, 4), px[:, 2:]))
         return found
