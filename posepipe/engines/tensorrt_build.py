@@ -134,10 +134,11 @@ def settle(options: EngineOptions, path: Path) -> Settled:
 
     try:
         source = to_fp16(path)
-    except EngineError as e:
+    except (EngineError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
+        what = f"this network cannot be had in fp16: {e.what if isinstance(e, EngineError) else e}"
         if wanted == "fp16":
-            raise
-        return Settled("fp32", path, f"precision auto: fp32, since in fp16 it {e.what}")
+            raise EngineError(what, where=str(path), hint="write `precision: fp32`, or `auto`") from e
+        return Settled("fp32", path, f"precision auto: fp32, since {what}")
     return Settled("fp16", source, "precision asked for" if wanted == "fp16" else "precision auto: fp16, which GPUs multiply faster")
 
 

@@ -50,7 +50,7 @@ def main() -> None:
     targets = options.targets or capabilities(module_for(rtx)[1])
     present = networks()
     table = Table("network", "precision", *(f"{t} s" for t in targets), "MB", title="plans")
-    refused = []
+    refused: dict[str, None] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["POSEPIPE_HOME"] = folder
         for name, path, shapes in present:
@@ -66,7 +66,7 @@ def main() -> None:
                         )
                     except EngineError as e:
                         cells.append("refused")
-                        refused.append(f"{name} {precision} {target}: {e.what}")
+                        refused[f"{name} {precision}: {e.what}"] = None
                     else:
                         cells.append(f"{time.perf_counter() - start:.1f}")
                         sizes.append(len(plan) / 1e6)

@@ -16,7 +16,7 @@ from fake_gpu import FakeDriver
 from fake_trt import ITEM, SCRATCH, FakeTrt
 from numpy.typing import NDArray
 
-from posepipe.engines import cache, cuda, device, tensorrt, tensorrt_build
+from posepipe.engines import cache, convert, cuda, device, tensorrt, tensorrt_build
 from posepipe.engines.assets import asset
 from posepipe.engines.cuda import Cuda, OutOfDeviceMemory
 from posepipe.engines.engine import Contract, EngineOptions
@@ -33,6 +33,7 @@ Open = Callable[..., TensorrtEngine]
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds of a test stay in its folder; what was pulled is read where it is."""
     monkeypatch.setattr(cache, "home", lambda: tmp_path)
+    monkeypatch.setattr(convert, "home", lambda: tmp_path)
 
 
 @pytest.fixture
@@ -396,6 +397,28 @@ def test_precisions_that_the_parser_lacks_are_refused(network: Path, precision: 
     with pytest.raises(EngineError, match=words) as e:
         build_plan(network, options=EngineOptions(runtime="tensorrt_rtx", precision=precision), capability="sm89")
     assert "fp16" in e.value.hint
+
+
+@rtx
+def test_auto_is_fp16_or_says_why_it_is_not(network: Path, tmp_path: Path) -> None:
+    weights = onnx.numpy_helper.from_array(np.ones(ITEM, np.float32), "w")
+    model = onnx.load(network)
+    model.graph.initializer.append(weights)
+    model.graph.node[0].input[1] = "w"
+    onnx.save(model, tmp_path / "weights.onnx")
+    auto = EngineOptions(runtime="tensorrt_rtx")
+    chosen = tensorrt_build.settle(auto, tmp_path / "weights.onnx")
+    assert (chosen.precision, chosen.why) == ("fp16", "precision auto: fp16, which GPUs multiply faster")
+    twice = [onnx.helper.make_node("DequantizeLinear", ["x", "w"], ["double"])]
+    odd = onnx.load(save(tmp_path / "odd.onnx", twice, dtype=onnx.TensorProto.INT8))
+    odd.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.1), "w"))
+    onnx.save(odd, tmp_path / "odd.onnx")
+    chosen = tensorrt_build.settle(auto, tmp_path / "odd.onnx")
+    assert chosen.precision == "fp32"
+    assert chosen.why.startswith("precision auto: fp32, since this network cannot be had in fp16: ")
+    with pytest.raises(EngineError, match="this network cannot be had in fp16") as e:
+        tensorrt_build.settle(EngineOptions(runtime="tensorrt_rtx", precision="fp16"), tmp_path / "odd.onnx")
+    assert e.value.hint == "write `precision: fp32`, or `auto`"
 
 
 @rtx
