@@ -78,8 +78,8 @@ def _table(name: str, found: Sequence[Finding]) -> Table:
             str(len(s.shift_px)),
             f"{s.median_px:.3f}",
             f"{s.p95_px:.3f}",
-            f"{s.raw_max:.3g}",
-            f"{s.raw_rms:.3g}",
+            f"{s.raw_max:.2g}",
+            f"{s.raw_rms:.2g}",
             f"{s.nan_share:.0%}",
         )
         table.add_row(one.runtime, one.precision, *figures, "within" if one.verdict.within else "[red]exceeds[/red]")
