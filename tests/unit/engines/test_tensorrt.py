@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -445,3 +447,21 @@ def test_tensorrt_itself_builds_only_where_its_gpu_is(network: Path, monkeypatch
     monkeypatch.setattr(device, "driver", lambda: device.Driver((device.Gpu("Made Up 9000", "sm90"),), "13.0"))
     with pytest.raises(EngineError, match=r"builds for the GPU that it runs on \(sm90\), not for sm89"):
         build_plan(network, options=options, capability="sm89")
+
+
+def test_what_tensorrt_measured_for_a_build_is_given_to_the_next(network: Path) -> None:
+    given: list[Any] = []
+    config = SimpleNamespace(
+        create_timing_cache=lambda content: content, set_timing_cache=lambda c, anyway: given.append((c, anyway)) or c != b"old"
+    )
+    make = tensorrt_build._Build("tensorrt", FakeTrt(FakeDriver()), network, 4, "sm89", {}, lambda line: None)
+    path = make._timings(config)
+    assert path is not None
+    assert path.name == "tensorrt-11.9-sm89.timings"
+    path.parent.mkdir(parents=True)
+    for content in (b"measured", b"old"):
+        path.write_bytes(content)
+        make._timings(config)
+    # What does not fit is not forced on the builder: it begins with nothing.
+    assert given == [(b"", False), (b"measured", False), (b"old", False), (b"", False)]
+    assert dataclasses.replace(make, name="tensorrt_rtx")._timings(config) is None
