@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import msgspec
 import numpy as np
@@ -49,6 +49,9 @@ class HeatmapPaf(Node):
         short_px: Annotated[
             int, Meta(description="pictures are scaled so that their shorter side has this many pixels; 0: as trained", ge=0, le=2048)
         ] = 0
+
+        def beside(self, folder: Path) -> Self:
+            return msgspec.structs.replace(self, engine=str(folder / self.engine)) if self.engine.endswith(".toml") else self
 
     settings: Settings
     runs_on = ""

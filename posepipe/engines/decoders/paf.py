@@ -30,6 +30,7 @@ K = TypeVar("K", bound=Callable[..., object])
 _MOST = 64
 """Peaks of one part that are looked at, the highest ones."""
 _HUGE = 1e6
+_f32 = np.float32
 _NOT_FINITE, _NOT_FINITE_FIELD = -1, -2
 
 
@@ -140,12 +141,18 @@ class PafDecoder:
 def _find_peaks(heat: Any, threshold: float, peaks: Any, count: Any) -> int:
     """Cells above the threshold and their eight neighbours, refined: peaks [J,K,3] x, y, value; the highest K when there are more."""
     height, width = heat.shape[1], heat.shape[2]
-    floor = np.float32(threshold)
+    floor = _f32(threshold)
     for j in range(len(count)):
         n = 0
         for y in range(height):
+            row = heat[j, y]
+            high = 0
+            for x in range(width):  # one pass that becomes vector instructions; few rows have anything
+                high += 0 if row[x] <= floor else 1
+            if high == 0:
+                continue
             for x in range(width):
-                v = heat[j, y, x]
+                v = row[x]
                 if v <= floor:
                     continue
                 if not v < _HUGE:  # also true of NaN, which is above no floor and below none
@@ -202,9 +209,11 @@ def _score_pairs(
     """Pairs of peaks that a limb's field joins: pairs [n] (limb, peak of A, peak of B), their score, and what they are sorted by."""
     height, width = paf.shape[1], paf.shape[2]
     near = np.sqrt(height * width * 1.0) * stride / 150  # so short a limb has no field to speak of
+    floor = _f32(min_field)
     n = 0
     for limb in range(len(limbs)):
-        a, b, fx = limbs[limb, 0], limbs[limb, 1], fields[limb]
+        a, b = limbs[limb, 0], limbs[limb, 1]
+        along_x, along_y = paf[fields[limb]], paf[fields[limb] + 1]
         for i in range(count[a]):
             for k in range(count[b]):
                 x, y = peaks[a, i, 0], peaks[a, i, 1]
@@ -214,22 +223,19 @@ def _score_pairs(
                     continue
                 samples = int(min(max(np.rint(np.sqrt(5 * stride * max(abs(dx), abs(dy)))), 5), 25))
                 may_miss = int(samples * (1 - min_share) + 1e-6)
-                ux, uy = dx / length, dy / length
-                missed, total = 0, 0.0
-                for s in range(samples):
-                    px, py = x + s * dx / samples, y + s * dy / samples
+                step_x, step_y, ux, uy = dx / _f32(samples), dy / _f32(samples), dx / length, dy / length
+                missed, total = 0, _f32(0)
+                s = samples // 2  # from the middle on: of a wrong pair, that is where nothing is
+                for _ in range(samples):
+                    px, py = x + _f32(s) * step_x, y + _f32(s) * step_y
                     x0, y0 = min(max(int(px), 0), width - 2), min(max(int(py), 0), height - 2)
-                    wx, wy = min(max(px - x0, 0.0), 1.0), min(max(py - y0, 0.0), 1.0)
-                    w00, w01, w10, w11 = (1 - wy) * (1 - wx), (1 - wy) * wx, wy * (1 - wx), wy * wx
-                    along = ux * (
-                        w00 * paf[fx, y0, x0] + w01 * paf[fx, y0, x0 + 1] + w10 * paf[fx, y0 + 1, x0] + w11 * paf[fx, y0 + 1, x0 + 1]
-                    ) + uy * (
-                        w00 * paf[fx + 1, y0, x0]
-                        + w01 * paf[fx + 1, y0, x0 + 1]
-                        + w10 * paf[fx + 1, y0 + 1, x0]
-                        + w11 * paf[fx + 1, y0 + 1, x0 + 1]
-                    )
-                    if along <= min_field:
+                    wx, wy = min(max(px - _f32(x0), _f32(0)), _f32(1)), min(max(py - _f32(y0), _f32(0)), _f32(1))
+                    above = ux * along_x[y0, x0] + uy * along_y[y0, x0]
+                    above += wx * (ux * along_x[y0, x0 + 1] + uy * along_y[y0, x0 + 1] - above)
+                    below = ux * along_x[y0 + 1, x0] + uy * along_y[y0 + 1, x0]
+                    below += wx * (ux * along_x[y0 + 1, x0 + 1] + uy * along_y[y0 + 1, x0 + 1] - below)
+                    along = above + wy * (below - above)
+                    if along <= floor:
                         missed += 1
                         if missed > may_miss:
                             break
@@ -237,10 +243,13 @@ def _score_pairs(
                         total += along
                     else:
                         return _NOT_FINITE_FIELD
+                    s += 1
+                    if s == samples:
+                        s = 0
                 if missed <= may_miss and missed < samples:
-                    value = total / (samples - missed)
+                    value = total / _f32(samples - missed)
                 elif length * stride < near:
-                    value = min_peak + 1e-6
+                    value = _f32(min_peak + 1e-6)
                 else:
                     continue
                 pairs[n, 0], pairs[n, 1], pairs[n, 2] = limb, i, k

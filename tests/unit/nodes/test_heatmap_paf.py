@@ -3,6 +3,7 @@ of every picture, and with people whom the cameras of a ring would see."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,12 @@ def test_it_is_in_the_vocabulary_and_names_what_it_needs() -> None:
     assert Catalogue()["heatmap.paf"] is HeatmapPaf
     assert HeatmapPaf.needs(HeatmapPaf.Settings()) == ("openpose.light",)
     assert HeatmapPaf.needs(HeatmapPaf.Settings(engine="stub")) == ()
+
+
+def test_a_users_card_lies_beside_the_studio_file() -> None:
+    settings = HeatmapPaf.Settings(engine="my_net/card.toml")
+    assert settings.beside(Path("/studios")).engine == "/studios/my_net/card.toml"
+    assert HeatmapPaf.Settings().beside(Path("/studios")) == HeatmapPaf.Settings()
 
 
 def test_an_unknown_network_is_refused_before_start() -> None:
