@@ -17,15 +17,21 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[openvino,dev]'
 	@touch $@
 
+# the networks in torch, for the tests and the type checker; make run does without
+$(STAMP)-torch: $(STAMP)
+	@echo "posepipe: installing torch for the tests"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]'
+	@touch $@
+
 run: setup
 	@$(BIN)/posepipe pull --for $(STUDIO)
 	@$(BIN)/posepipe run $(STUDIO)
 
-test: setup
+test: $(STAMP)-torch
 	@$(BIN)/posepipe pull --for examples/studio.yaml
 	@$(BIN)/python -m pytest
 
-check: setup
+check: $(STAMP)-torch
 	@$(BIN)/ruff format --check posepipe tests
 	@$(BIN)/ruff check posepipe tests
 	@$(BIN)/mypy

@@ -43,8 +43,9 @@ def plain(heat: np.ndarray, fields: np.ndarray, *, cell: float) -> list[np.ndarr
         high = inner > 0.05
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
-                if dx or dy:
-                    high &= inner > part[1 + dy : part.shape[0] - 1 + dy, 1 + dx : part.shape[1] - 1 + dx]
+                if dx or dy:  # of equal neighbours the last is the peak
+                    other = part[1 + dy : part.shape[0] - 1 + dy, 1 + dx : part.shape[1] - 1 + dx]
+                    high &= inner > other if (dy, dx) > (0, 0) else inner >= other
         y, x = np.nonzero(high)
         found = []
         for py, px in zip(y + 1, x + 1, strict=True):
