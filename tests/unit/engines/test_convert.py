@@ -102,6 +102,36 @@ def test_sums_and_exponentials_and_the_pictures_scale_stay_float32(tmp_path: Pat
     assert len(casts) == 5, "to numbers, to float16, around the Softmax and behind the last layer; none there and back"
 
 
+def test_two_that_stay_float32_may_take_the_same_numbers(tmp_path: Path, cache: Path) -> None:
+    """The library writes the same cast twice for them."""
+    model = onnx.load(network(tmp_path / "net.onnx", named=False))
+    conv = next(n for n in model.graph.node if n.output[0] == "maps")
+    del model.graph.node[-1]
+    model.graph.node.append(helper.make_node("Softmax", ["large"], ["rows"], axis=2))
+    model.graph.node.append(helper.make_node("Mul", ["shares", "rows"], ["both"]))
+    conv.input[0] = "both"
+    model.graph.node.append(conv)
+    path = tmp_path / "two.onnx"
+    onnx.save(model, path)
+    half = convert.to_fp16(path)
+    onnx.checker.check_model(onnx.load(half), full_check=True)
+    inputs = pictures()
+    np.testing.assert_allclose(run(half, inputs), run(path, inputs), atol=5e-3)
+
+
+def test_sizes_that_are_left_out_by_an_empty_array_stay_left_out(tmp_path: Path, cache: Path) -> None:
+    model = onnx.load(network(tmp_path / "net.onnx"))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "none"))
+    resize = next(n for n in model.graph.node if n.op_type == "Resize")
+    resize.input[1] = "none"
+    path = tmp_path / "empty.onnx"
+    onnx.save(model, path)
+    half = convert.to_fp16(path)
+    assert list(next(n for n in onnx.load(half).graph.node if n.op_type == "Resize").input) == [resize.input[0], "", "doubled"]
+    inputs = pictures()
+    np.testing.assert_allclose(run(half, inputs), run(path, inputs), atol=5e-3)
+
+
 def test_a_conversion_is_made_once_and_is_its_own(tmp_path: Path, cache: Path) -> None:
     path = network(tmp_path / "net.onnx")
     half = convert.to_fp16(path)
