@@ -143,7 +143,7 @@ def from_studio(path: Path, overrides: tuple[str, ...]) -> tuple[Track, Rig, Any
         _listen(lift, views, None)
         _listen(last, None, poses)
         runner.start()
-        runner.finish()
+        runner.finish(timeout_s=600.0)  # all of the recording is under way: a slow network takes its time
     seen = Counter(int(i) for p in poses.values() for i in p.ids)
     if not seen or whole.rig is None:
         raise SystemExit(f"{path}: nobody was seen in {len(poses)} instants")

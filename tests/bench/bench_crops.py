@@ -3,7 +3,8 @@
     python tests/bench/bench_crops.py [--rounds 30]
 
 The regions are those of the performer in the recording (four views, ten instants, so that frames come from memory and not from the cache).
-Prints CPU ms for the four crops of an instant, and how far the pictures are from ones with 64 samples a pixel in floating point. Needs
+Prints CPU ms for the four crops of an instant, and how far the pictures are from ones with 64 samples a pixel in floating point; then what
+it costs to write them in the form that other networks take, in the same pass and by numpy afterwards. Needs
 `posepipe pull pose2sim.single blazepose.full blazepose.detector`.
 """
 
@@ -22,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from posepipe.engines.assets import asset
-from posepipe.engines.crop import crop_rgb, image_from_crop
+from posepipe.engines.crop import RGB8, Pixels, crop_rgb, image_from_crop
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.models.blazepose.regions import rois_from_detections, rois_from_joints
-from posepipe.engines.models.blazepose.topdown import PersonDetector, TopDown
+from posepipe.engines.network import PersonDetector, TopDown
 from posepipe.pipeline.packet import Frame
 
 SIZE, INSTANTS, EVERY = 256, 10, 10
@@ -130,6 +131,40 @@ def main() -> None:
             p50, p90 = np.percentile(spent[name], [50, 90])
             table.add_row(form, name, f"{p50:.2f}", f"{p90:.2f}", f"{p50 / np.median(spent['OpenCV']):.2f}", *error)
     Console(width=140).print(table)
+    Console(width=140).print(forms(instants("i420"), rounds))
+
+
+def forms(frames: list[list[Frame]], rounds: int) -> Table:
+    """CPU ms for four crops in the forms that networks take."""
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    square = (SIZE, SIZE)
+    ways: dict[str, tuple[Any, Pixels]] = {
+        "uint8, height x width x 3 (BlazePose)": (np.empty((4, *square, 3), np.uint8), RGB8),
+        "int32, height x width x 3 (MoveNet)": (np.empty((4, *square, 3), np.int32), RGB8),
+        "float32, 3 x height x width, BGR (YOLOX)": (np.empty((4, 3, *square), np.float32), Pixels(bgr=True, planar=True)),
+        "float32, 3 x height x width, normalised (RTMPose)": (np.empty((4, 3, *square), np.float32), Pixels(False, True, mean, std)),
+    }
+    by_numpy = "the same by numpy from the uint8 crops"
+    spent: dict[str, list[float]] = {name: [] for name in (*ways, by_numpy)}
+    plain = np.empty((4, *square, 3), np.uint8)
+    m, s = np.array(mean, np.float32), np.array(std, np.float32)
+    maps = regions(frames)
+    for _ in range(rounds):
+        for views, to_frame in zip(frames, maps, strict=True):
+            for name, (out, pixels) in ways.items():
+                cpu = time.process_time()
+                for view, map_, one in zip(views, to_frame, out, strict=True):
+                    crop_rgb(view, map_, one, pixels)
+                spent[name].append((time.process_time() - cpu) * 1e3)
+            cpu = time.process_time()
+            for view, map_, one in zip(views, to_frame, plain, strict=True):
+                crop_rgb(view, map_, one)
+            np.ascontiguousarray(((plain - m) / s).transpose(0, 3, 1, 2))
+            spent[by_numpy].append((time.process_time() - cpu) * 1e3)
+    table = Table("i420, as", "CPU ms for four crops: best", "median", "p90")
+    for name, ms in spent.items():
+        table.add_row(name, *(f"{n:.2f}" for n in np.percentile(ms, [0, 50, 90])))
+    return table
 
 
 if __name__ == "__main__":
