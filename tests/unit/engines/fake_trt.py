@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 from fake_gpu import FakeDriver
 from numpy.typing import NDArray
 
 ITEM = (2, 3)
 SCRATCH = 1000  # bytes for every item of a batch
+
+
+def save_network(path: Path, nodes: list[Any], *, dtype: int = onnx.TensorProto.FLOAT, shape: Any = ("n", *ITEM)) -> Path:
+    """An ONNX file from `x` to `double`."""
+    ends = [onnx.helper.make_tensor_value_info(n, t, shape) for n, t in (("x", dtype), ("double", onnx.TensorProto.FLOAT))]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
 
 
 class FakeTrt:

@@ -1,31 +1,24 @@
-"""TensorRT: running plans on a made-up GPU, and making them with TensorRT for RTX, which needs no GPU for it."""
+"""TensorRT: running plans on a made-up GPU."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from fake_gpu import FakeDriver
-from fake_trt import ITEM, SCRATCH, FakeTrt
+from fake_trt import ITEM, SCRATCH, FakeTrt, save_network
 from numpy.typing import NDArray
 
 from posepipe.engines import cache, convert, cuda, device, tensorrt, tensorrt_build
-from posepipe.engines.assets import asset
 from posepipe.engines.cuda import Cuda, OutOfDeviceMemory
-from posepipe.engines.engine import Contract, EngineOptions
-from posepipe.engines.models.blazepose.networks import DETECTOR, HEATMAPS, PEOPLE, SIZES, onnx_path
+from posepipe.engines.engine import EngineOptions
 from posepipe.engines.runtimes import opener
 from posepipe.engines.tensorrt import TensorrtEngine
-from posepipe.engines.tensorrt_build import build_plan, describe
 from posepipe.pipeline.errors import EngineError
 
 Open = Callable[..., TensorrtEngine]
@@ -40,14 +33,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
-    return save(tmp_path / "double.onnx", [onnx.helper.make_node("Add", ["x", "x"], ["double"])])
-
-
-def save(path: Path, nodes: list[Any], *, dtype: int = onnx.TensorProto.FLOAT, shape: Any = ("n", *ITEM)) -> Path:
-    ends = [onnx.helper.make_tensor_value_info(n, t, shape) for n, t in (("x", dtype), ("double", onnx.TensorProto.FLOAT))]
-    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:])
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
-    return path
+    return save_network(tmp_path / "double.onnx", [onnx.helper.make_node("Add", ["x", "x"], ["double"])])
 
 
 @pytest.fixture
@@ -272,196 +258,3 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(EngineError, match="there is no GPU cuda:2, the driver gives 2") as e:
         Cuda(2, driver=driver, library=driver.library)
     assert e.value.hint == "write a device from cuda:0 to cuda:1"
-
-
-def test_a_tensorrt_that_is_not_installed_says_what_to_install(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EngineError, match="tensorrt_rtx is not installed") as e:
-        build_plan(network, options=EngineOptions(runtime="tensorrt_rtx"))
-    assert e.value.hint == "pip install posepipe[tensorrt-rtx]"
-
-
-rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None,
-    reason="tensorrt_rtx is not installed (pip install tensorrt-rtx-cu13, 95 MB to download)",
-)
-RTX = EngineOptions(runtime="tensorrt_rtx", precision="fp32")
-
-
-def pulled() -> list[Any]:
-    views = [*((name, HEATMAPS) for name in SIZES), (DETECTOR, PEOPLE)]
-    return [pytest.param(name, view, id=name) for name, view in views]
-
-
-def mirrored(name: str) -> Path:
-    folder = os.environ.get("POSEPIPE_MIRROR")
-    path = Path(folder or "") / name
-    if not folder or not path.is_file():
-        pytest.skip(f"{name} is not here (set POSEPIPE_MIRROR to a folder that has it)")
-    return path
-
-
-@rtx
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize(("name", "view"), pulled())
-def test_every_pulled_network_becomes_a_plan_with_the_cards_inputs_and_outputs(name: str, view: Any, precision: Any) -> None:
-    network = asset(name)
-    if not network.present():
-        pytest.skip(f"{name} is not here (posepipe pull {name})")
-    path = onnx_path(network, view)
-    options = EngineOptions(runtime="tensorrt_rtx", precision=precision, max_batch=12)
-    plan = build_plan(path, options=options, capability="sm89")
-    contract, found = Contract.of(network.inputs, network.outputs), describe(path, options=options)
-    assert {s.name: s for s in found.inputs} == {s.name: s for s in contract.inputs}
-    assert {s.name: (s.shape, s.dtype) for s in found.outputs} == {s.name: (s.shape, s.dtype) for s in contract.outputs}
-    item = contract.inputs[0].shape[1:]
-    assert found.profile == {contract.inputs[0].name: ((1, *item), (4, *item), (12, *item))}
-    for spec in (*contract.inputs, *contract.outputs):
-        assert spec.name.encode() in plan
-    (kept,) = (k for k in cache.kept() if k.key)
-    assert (kept.key.runtime, kept.key.device, kept.key.precision) == ("tensorrt_rtx", "sm89", precision)
-    assert build_plan(path, options=options, capability="sm89") == plan
-
-
-@rtx
-@pytest.mark.parametrize("target", ["sm75", "sm80", "sm86", "sm89", "sm120", "sm121", None])
-def test_plans_are_made_for_every_gpu_and_for_none_in_particular(network: Path, target: str | None) -> None:
-    lines: list[str] = []
-    assert build_plan(network, options=RTX, capability=target, progress=lines.append)
-    assert lines[-1].startswith(f"double.onnx: built for {target or 'portable'}, fp32, ")
-    assert any("steps" in line for line in lines)
-    build_plan(network, options=RTX, capability=target, progress=lines.append)
-    assert lines[-1].startswith(f"double.onnx: kept for {target or 'portable'}, fp32, ")
-
-
-@rtx
-@pytest.mark.parametrize(
-    ("name", "shapes"),
-    [
-        ("yolox_nano.onnx", {}),
-        ("human-pose-estimation-0001.fp32.onnx", {"data": (-1, 3, 256, 456)}),
-        ("movenet-lightning-heatmap.onnx", {}),
-        ("movenet-thunder-heatmap.onnx", {}),
-        ("movenet-multipose.onnx", {"input": (1, 256, 256, 3)}),
-    ],
-)
-def test_networks_of_the_mirror_become_plans(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
-    path = mirrored(name)
-    assert len(build_plan(path, options=RTX, capability="sm120", shapes=shapes)) > 1_000_000
-    found = describe(path, options=RTX, shapes=shapes)
-    assert set(found.profile) == set(shapes)
-    for input_name, wanted in shapes.items():
-        least, usual, most = found.profile[input_name]
-        assert least[1:] == usual[1:] == most[1:] == wanted[1:]
-        assert (least[0], usual[0], most[0]) == ((1, 4, 16) if wanted[0] < 0 else (1, 1, 1))
-
-
-@rtx
-def test_a_quantised_network_is_refused_in_the_parsers_words() -> None:
-    with pytest.raises(EngineError, match=r"DequantizeLinear node 'sub_2_dequant': .*Non-zero zero point is not supported"):
-        build_plan(mirrored("bodypix_075_512_int8.onnx"), options=RTX, capability="sm89")
-
-
-@rtx
-def test_bytes_are_made_floats_first(tmp_path: Path) -> None:
-    """TensorRT takes an input of bytes only into a Cast; the file moves them about before."""
-    nodes = [
-        onnx.helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
-        onnx.helper.make_node("Transpose", ["t"], ["u"], perm=[0, 2, 1]),
-        onnx.helper.make_node("Cast", ["u"], ["double"], to=onnx.TensorProto.FLOAT),
-    ]
-    path = save(tmp_path / "bytes.onnx", nodes, dtype=onnx.TensorProto.UINT8)
-    assert build_plan(path, options=RTX, capability="sm86")
-    assert [str(s) for s in describe(path, options=RTX).inputs] == ["x uint8 [any, 2, 3]"]
-
-
-@rtx
-def test_a_size_that_the_file_leaves_open_must_be_named(tmp_path: Path) -> None:
-    path = save(tmp_path / "open.onnx", [onnx.helper.make_node("Add", ["x", "x"], ["double"])], shape=("n", "h", 3))
-    with pytest.raises(EngineError, match=r"the input 'x' has the shape \[-1, -1, 3\]: TensorRT wants to know every number but the batch"):
-        build_plan(path, options=RTX, capability="sm89")
-    with pytest.raises(EngineError, match=r"the input 'x' has the shape \[-1, -1, 3\], which is not to be had as \[-1, 2, 4\]"):
-        build_plan(path, options=RTX, capability="sm89", shapes={"x": (-1, 2, 4)})
-    assert build_plan(path, options=RTX, capability="sm89", shapes={"x": (-1, 2, 3)})
-
-
-@rtx
-def test_what_rtx_does_not_build_for_is_refused_with_what_it_does(network: Path) -> None:
-    with pytest.raises(EngineError, match=r"tensorrt_rtx .* does not build for sm90") as e:
-        build_plan(network, options=RTX, capability="sm90")
-    assert "sm75, sm80, sm86, sm89, sm120, sm121" in e.value.hint
-    assert "runtime: tensorrt" in e.value.hint
-
-
-@rtx
-@pytest.mark.parametrize(("precision", "words"), [("bf16", "does not take bf16"), ("int8", "takes int8 only without zero points")])
-def test_precisions_that_the_parser_lacks_are_refused(network: Path, precision: Any, words: str) -> None:
-    with pytest.raises(EngineError, match=words) as e:
-        build_plan(network, options=EngineOptions(runtime="tensorrt_rtx", precision=precision), capability="sm89")
-    assert "fp16" in e.value.hint
-
-
-@rtx
-def test_auto_is_fp16_or_says_why_it_is_not(network: Path, tmp_path: Path) -> None:
-    weights = onnx.numpy_helper.from_array(np.ones(ITEM, np.float32), "w")
-    model = onnx.load(network)
-    model.graph.initializer.append(weights)
-    model.graph.node[0].input[1] = "w"
-    onnx.save(model, tmp_path / "weights.onnx")
-    auto = EngineOptions(runtime="tensorrt_rtx")
-    chosen = tensorrt_build.settle(auto, tmp_path / "weights.onnx")
-    assert (chosen.precision, chosen.why) == ("fp16", "precision auto: fp16, which GPUs multiply faster")
-    twice = [onnx.helper.make_node("DequantizeLinear", ["x", "w"], ["double"])]
-    odd = onnx.load(save(tmp_path / "odd.onnx", twice, dtype=onnx.TensorProto.INT8))
-    odd.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.1), "w"))
-    onnx.save(odd, tmp_path / "odd.onnx")
-    chosen = tensorrt_build.settle(auto, tmp_path / "odd.onnx")
-    assert chosen.precision == "fp32"
-    assert chosen.why.startswith("precision auto: fp32, since this network cannot be had in fp16: ")
-    with pytest.raises(EngineError, match="this network cannot be had in fp16") as e:
-        tensorrt_build.settle(EngineOptions(runtime="tensorrt_rtx", precision="fp16"), tmp_path / "odd.onnx")
-    assert e.value.hint == "write `precision: fp32`, or `auto`"
-
-
-@rtx
-def test_a_file_that_is_no_network_and_an_operator_that_is_unknown_are_named(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.onnx"
-    bad.write_bytes(b"this is not a network")
-    with pytest.raises(EngineError, match="not an ONNX network") as e:
-        build_plan(bad, options=RTX, capability="sm89")
-    assert e.value.where == str(bad)
-    with pytest.raises(EngineError, match="there is no such network file"):
-        build_plan(tmp_path / "none.onnx", options=RTX, capability="sm89")
-    nodes = [onnx.helper.make_node("Nonsense", ["x"], ["double"], name="the_middle")]
-    with pytest.raises(EngineError, match="Nonsense node 'the_middle'"):
-        build_plan(save(tmp_path / "odd.onnx", nodes), options=RTX, capability="sm89")
-
-
-def test_tensorrt_itself_builds_only_where_its_gpu_is(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_build, "module_for", lambda options: ("tensorrt", FakeTrt(FakeDriver())))
-    options = EngineOptions(runtime="tensorrt", precision="fp32")
-    monkeypatch.setattr(device, "driver", lambda: device.Driver(why="no NVIDIA driver (libcuda.so.1)"))
-    with pytest.raises(EngineError, match="tensorrt builds only where its GPU is: no NVIDIA driver") as e:
-        build_plan(network, options=options, capability="sm89")
-    assert "tensorrt_rtx" in e.value.hint
-    monkeypatch.setattr(device, "driver", lambda: device.Driver((device.Gpu("Made Up 9000", "sm90"),), "13.0"))
-    with pytest.raises(EngineError, match=r"builds for the GPU that it runs on \(sm90\), not for sm89"):
-        build_plan(network, options=options, capability="sm89")
-
-
-def test_what_tensorrt_measured_for_a_build_is_given_to_the_next(network: Path) -> None:
-    given: list[Any] = []
-    config = SimpleNamespace(
-        create_timing_cache=lambda content: content, set_timing_cache=lambda c, anyway: given.append((c, anyway)) or c != b"old"
-    )
-    make = tensorrt_build._Build("tensorrt", FakeTrt(FakeDriver()), network, 4, "sm89", {}, lambda line: None)
-    path = make._timings(config)
-    assert path is not None
-    assert path.name == "tensorrt-11.9-sm89.timings"
-    path.parent.mkdir(parents=True)
-    for content in (b"measured", b"old"):
-        path.write_bytes(content)
-        make._timings(config)
-    # What does not fit is not forced on the builder: it begins with nothing.
-    assert given == [(b"", False), (b"measured", False), (b"old", False), (b"", False)]
-    assert dataclasses.replace(make, name="tensorrt_rtx")._timings(config) is None
