@@ -252,7 +252,8 @@ def assets() -> Iterator[Finding]:
         if one.present():
             yield Finding(name, "ok", f"{one.size_bytes / 1e6:.1f} MB in {one.folder}", one.not_run)
         else:
-            yield Finding(name, "missing", f"not fetched, {one.download}", f"posepipe pull {name}")
+            size = f"{one.download}; {one.not_run}" if one.not_run else one.download
+            yield Finding(name, "missing", f"not fetched, {size}", f"posepipe pull {name}")
 
 
 def cache(folder: Path) -> Finding:

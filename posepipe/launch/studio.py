@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -57,7 +57,7 @@ def load(path: Path, *, overrides: tuple[str, ...] = (), environment: Mapping[st
         try:
             msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError as e:
-            choices = get_args(fields[key].type)
+            choices = get_args(fields[key].type) if get_origin(fields[key].type) is Literal else ()
             hint = did_you_mean(str(value), choices) if choices else f"for example engines: {{{key}: {fields[key].default!r}}}"
             raise GraphError(f"engines: {key} is {value!r}: {e}", where=place, hint=hint) from None
     _check_pulled(plan)

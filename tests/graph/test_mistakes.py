@@ -30,7 +30,7 @@ engines: {runtime: auto}
 budgets: {end_to_end_p95_ms: 100}
 metrics: {bind: "127.0.0.1:9464"}
 """
-TYPES = "capture.video, heatmap.topdown, lift.algebraic, publish.zmq, record.jsonl, smooth.one_euro, sync.instant, view.mosaic"
+TYPES = "capture.video, heatmap.paf, heatmap.topdown, lift.algebraic, publish.zmq, record.jsonl, smooth.one_euro, sync.instant, view.mosaic"
 INSPECT = "see posepipe inspect"
 
 
@@ -129,7 +129,7 @@ MISTAKES = {
     ),
     "engine that is none": (
         ("engine: stub", "engine: blazepose.ful"),
-        "hall.yaml:11: node 'heatmaps': engine is 'blazepose.ful': there is no such heatmap network\n  -> did you mean 'blazepose.full'?",
+        "hall.yaml:11: node 'heatmaps': engine is 'blazepose.ful': there is no network 'blazepose.ful' for this\n  -> did you mean 'blazepose.full'?",
     ),
     "more views wanted than there are cameras": (
         ("from: capture}", "from: capture, min_views: 3}"),
