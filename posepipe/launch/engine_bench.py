@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from posepipe import __version__
-from posepipe.engines.assets import asset, catalogue
+from posepipe.engines.assets import catalogue, find
 from posepipe.engines.engine import Precision
 from posepipe.engines.network import onnx_of
 from posepipe.engines.runtimes import runtimes
@@ -38,7 +38,7 @@ def bench(
     file: Path | None = None,
     out: Console | None = None,
 ) -> int:
-    """Measure a network (a card's name, or an ONNX file) and print a table; the exit code.
+    """Measure a network (a card's name or path, or an ONNX file) and print a table; the exit code.
 
     only_runtimes, only_precisions: empty for all. Each line is measured in a process of its own for `seconds`. What was named and cannot be
     run raises EngineError, before anything is measured where that can be known; of the others the table says why.
@@ -83,15 +83,16 @@ def bench(
 
 
 def _network(name: str) -> tuple[Path, dict[str, tuple[int, ...]]]:
-    """The ONNX file of a network, and the shapes of its inputs as far as its card says."""
+    """The ONNX file of a network (a card's name or path, or the file itself), and the shapes of its inputs as far as its card says."""
     if name.endswith(".onnx"):
         if not Path(name).is_file():
             raise EngineError("there is no such network file", where=name, hint="give a card's name (`posepipe pull` lists them) or a file")
         return Path(name), {}
     networks = [n for n, one in catalogue().items() if one.kind == "model"]
-    if name not in networks:
+    if name not in networks and not name.endswith(".toml"):
         raise EngineError(f"there is no network {name!r}", hint=did_you_mean(name, networks))
-    return onnx_of(asset(name)), {n: tuple(t.shape) for n, t in asset(name).inputs.items()}
+    card = find(name)
+    return onnx_of(card), {n: tuple(t.shape) for n, t in card.inputs.items()}
 
 
 def _refuse_unknown(kind: str, given: Sequence[str], known: Sequence[str]) -> None:
