@@ -77,40 +77,43 @@ class TorchEngine(Engine):
         self._replays: list[dict[int, _Replay]] = [{} for _ in range(options.instances)]
         self._most = options.max_batch if gpu else 0
         self._fits = 0
-        name = torch.cuda.get_device_name(self._device) if gpu else "CPU"
-        self.instances = options.instances
-        self.runtime, self.precision, self.device = "torch", precision, name
+        self.runtime, self.precision, self.instances = "torch", precision, options.instances
+        self.device = torch.cuda.get_device_name(self._device) if gpu else "CPU"
         self.reason = f"{reason}; precision {options.precision}: {'fp16 on a GPU, fp32 on a processor' if options.precision == 'auto' else 'asked for'}"
 
     def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
         share = min(batch, self._fits or batch)
-        while True:
-            try:
-                parts = [self._share({n: a[i : i + share] for n, a in inputs.items()}, instance) for i in range(0, batch, share)]
-            except torch.OutOfMemoryError as e:
-                if share == 1:
-                    hint = "close what else uses the GPU, or take a smaller network or `precision: fp16`"
-                    raise EngineError("the GPU has no memory for a batch of one", where=self.device, hint=hint) from e
-                share = self._fits = -(-share // 2)
-                for replays in self._replays:
-                    replays.clear()
-                torch.cuda.empty_cache()
-                _LOG.warning("%s: out of memory: batches of %d are run %d at a time from now on", self.device, batch, share)
-            else:
-                return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+        while (parts := self._parts(inputs, batch, share, instance)) is None:
+            if share == 1:
+                hint = "close what else uses the GPU, or take a smaller network or `precision: fp16`"
+                raise EngineError("the GPU has no memory for a batch of one", where=self.device, hint=hint)
+            share = self._fits = -(-share // 2)
+            for replays in self._replays:
+                replays.clear()
+            torch.cuda.empty_cache()
+            _LOG.warning("%s: out of memory: batches of %d are run %d at a time from now on", self.device, batch, share)
+        return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+
+    def _parts(self, inputs: Arrays, batch: int, share: int, instance: int) -> list[dict[str, NDArray[Any]]] | None:
+        """The batch in shares, None when memory is out. Nothing of the error is left then: it would hold what has to be freed."""
+        try:
+            return [self._share({n: a[i : i + share] for n, a in inputs.items()}, instance) for i in range(0, batch, share)]
+        except torch.OutOfMemoryError:
+            return None
 
     @torch.inference_mode()
     def _share(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
-        given = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+        given = {name: _tensor_of(array) for name, array in inputs.items()}
         if batch > self._most:
             found = self._compute({name: tensor.to(self._device) for name, tensor in given.items()})
         else:
-            replays = self._replays[instance]
-            if batch not in replays:
-                replays[batch] = _Replay(self._compute, {name: tensor.to(self._device) for name, tensor in given.items()})
-            found = replays[batch].run(given)
+            with torch.cuda.device(self._device):
+                replays = self._replays[instance]
+                if batch not in replays:
+                    replays[batch] = _Replay(self._compute, {name: tensor.to(self._device) for name, tensor in given.items()})
+                found = replays[batch].run(given)
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
     def _compute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -190,6 +193,12 @@ def _last_uses(steps: Sequence[_Step], outputs: Sequence[str]) -> list[list[str]
     return found[::-1]
 
 
+def _tensor_of(array: NDArray[Any]) -> Tensor:
+    """torch warns of arrays that may only be read, although it only reads them here."""
+    whole = np.ascontiguousarray(array)
+    return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
+
+
 def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
@@ -253,7 +262,7 @@ class _Reader:
         function: Run = F.conv2d if n == 2 else F.conv1d
         if before == after:
             return lambda x, w, b=None: function(x, w, b, padding=before, **how)
-        sides = _sides(before, after)
+        sides = [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair]  # torch has the last axis first
         return lambda x, w, b=None: function(F.pad(x, sides), w, b, **how)
 
     def _maxpool(self, node: NodeProto, a: dict[str, Any]) -> Run:
@@ -384,8 +393,3 @@ OPERATORS = frozenset(_PLAIN) | {
     *("Squeeze", "Transpose", "Concat", "Div", "PRelu", "Elu"),
 }
 """What a network may consist of to be run here."""
-
-
-def _sides(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """Padding in torch's order: the last axis first, before and after."""
-    return [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]

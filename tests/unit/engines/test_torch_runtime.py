@@ -216,6 +216,14 @@ def test_it_says_what_it_is(made: Made) -> None:
             one({"x": np.zeros((1, 4), np.float32)})
 
 
+@pytest.mark.filterwarnings("error")
+def test_pictures_that_may_only_be_read_are_read(made: Made) -> None:
+    x = noise(2, 3)
+    x.setflags(write=False)
+    with engine(relu(made)) as one:
+        assert one({"x": x})["y"] == pytest.approx(np.maximum(x, 0))
+
+
 def test_an_unknown_operator_is_refused_by_name(made: Made) -> None:
     path = made([helper.make_node("Softplus", ["x"], ["y"], "head")], {"x": [1, 3]}, {"y": [1, 3]})
     with pytest.raises(EngineError, match="the operator Softplus of node 'head' is not known here") as e:
