@@ -50,6 +50,9 @@ def _card(name: str, gives: str, *, default: str) -> Asset:
     decoder_options(card)
     if gives == "joints":
         skeleton(card.skeleton)
+        if card.preprocess is not None and card.preprocess.fit == "letterbox":
+            hint = "write fit: affine for an upright box around the body, crop for a square centred on the hips"
+            raise PullError("a network for one person does not look at whole pictures (fit letterbox)", where=name, hint=hint)
     if card.preprocess is None:
         raise PullError("the card has no table [preprocess]", where=name, hint="docs/models.md shows a complete card")
     return card

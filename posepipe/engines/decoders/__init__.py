@@ -111,6 +111,13 @@ def size_of(card: Asset) -> tuple[int, int]:
     return card.preprocess.size
 
 
+def must_be(card: Asset, output: str, given: NDArray[Any], wanted: str, good: bool) -> None:
+    """EngineError where an output has not the shape that the decoder reads."""
+    if not good:
+        what = f"the output {output!r} is {list(given.shape)}, the decoder {card.decoder['kind']} reads {wanted}"
+        raise EngineError(what, where=card.name, hint="correct skeleton, size or [decoder] in the card")
+
+
 def must_be_finite(card: Asset, outputs: Outputs, *decoded: NDArray[Any], first: int = 0) -> None:
     """EngineError, naming the network and the outputs, where decoded numbers [N,...] (of the items from `first` on) are NaN or infinite."""
     if all(np.isfinite(d).all() for d in decoded):
@@ -151,6 +158,7 @@ __all__ = [
     "decoder_options",
     "family",
     "figure",
+    "must_be",
     "must_be_finite",
     "open_decoder",
     "output_of",

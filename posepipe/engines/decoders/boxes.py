@@ -14,7 +14,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from ..assets import Asset
-from . import Decoder, Outputs, People, must_be_finite, output_of, size_of
+from . import Decoder, Outputs, People, must_be, must_be_finite, output_of, size_of
 
 F64 = NDArray[np.float64]
 # Heights of a standing body from its crown, as shares of stature: middle of the hip joints, middle of the shoulder joints.
@@ -45,8 +45,12 @@ def decoder(options: Options, card: Asset) -> Decoder:
     def decode(outputs: Outputs) -> list[People]:
         rows = outputs[name]
         if options.form == "grid":
+            good = rows.ndim == 3 and rows.shape[1] == len(cells) and rows.shape[2] > 5 + options.person
+            must_be(card, name, rows, f"[N,{len(cells)},5 + classes]", good)
             scores = rows[:, :, 4] * rows[:, :, 5 + options.person]
         else:
+            good = rows.ndim == 3 and rows.shape[2] == 5 and outputs[labels].shape == rows.shape[:2]
+            must_be(card, name, rows, f"[N,P,5], and {labels!r} [N,P]", good)
             scores = np.where(outputs[labels] == options.person, rows[:, :, 4], 0)
         must_be_finite(card, {name: rows}, scores)
         found = []

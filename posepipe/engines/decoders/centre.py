@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...pipeline.skeleton import skeleton
 from ..assets import Asset
-from . import Decoder, Outputs, People, figure, must_be_finite, output_of, size_of
+from . import Decoder, Outputs, People, figure, must_be, must_be_finite, output_of, size_of
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +29,7 @@ def decoder(options: Options, card: Asset) -> Decoder:
 
     def decode(outputs: Outputs) -> list[People]:
         table = outputs[name].astype(np.float64)
+        must_be(card, name, table, f"[N,P,{3 * joints + 5}] for {card.skeleton}", table.ndim == 3 and table.shape[2] == 3 * joints + 5)
         must_be_finite(card, {name: outputs[name]}, table)
         found = []
         for people in table:

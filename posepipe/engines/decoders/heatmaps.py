@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...pipeline.skeleton import skeleton
 from ..assets import Asset
-from . import Decoder, Joints, Outputs, figure, must_be_finite, output_of, size_of
+from . import Decoder, Joints, Outputs, figure, must_be, must_be_finite, output_of, size_of
 
 F32 = NDArray[np.float32]
 _REFINE = {"argmax": 0, "quarter": 1, "dark": 2, "centroid": 3}
@@ -47,7 +47,9 @@ def decoder(options: Options, card: Asset) -> Decoder:
     channels = np.array(options.channels or range(joints), np.int64)
 
     def decode(outputs: Outputs) -> Joints:
-        maps = outputs[name] if options.layout == "nchw" else outputs[name].transpose(0, 3, 1, 2)
+        maps = outputs[name] if options.layout == "nchw" else np.moveaxis(outputs[name], -1, 1)
+        wanted = f"at least {channels.max() + 1} maps for the {joints} joints of {card.skeleton}"
+        must_be(card, name, outputs[name], wanted, maps.ndim == 4 and maps.shape[1] > channels.max() and len(channels) == joints)
         cell = (options.cell_px or wide / maps.shape[3], options.cell_px or high / maps.shape[2])
         uv_px, conf = decode_maps(
             maps, channels=channels, refine=options.refine, logits=options.values == "logits", cell_px=cell,

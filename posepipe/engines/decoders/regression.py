@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...pipeline.skeleton import skeleton
 from ..assets import Asset
-from . import Decoder, Joints, Outputs, figure, must_be_finite, output_of, size_of
+from . import Decoder, Joints, Outputs, figure, must_be, must_be_finite, output_of, size_of
 
 F32 = NDArray[np.float32]
 _ORDER = {"xys": [0, 1, 2], "yxs": [1, 0, 2]}
@@ -33,6 +33,8 @@ def decoder(options: Options, card: Asset) -> Decoder:
     size, order = np.array(size_of(card), np.float32), _ORDER[options.order]
 
     def decode(outputs: Outputs) -> Joints:
+        given = outputs[name]
+        must_be(card, name, given, f"[N,{joints},3] for {card.skeleton}", given.ndim >= 2 and given.size == len(given) * joints * 3)
         table = outputs[name].reshape(len(outputs[name]), joints, 3)[..., order]
         uv_px = table[..., :2].astype(np.float32)
         if options.unit == "share":

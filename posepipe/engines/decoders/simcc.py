@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...pipeline.skeleton import skeleton
 from ..assets import Asset
-from . import Decoder, Joints, Outputs, figure, must_be_finite, output_of
+from . import Decoder, Joints, Outputs, figure, must_be, must_be_finite, output_of
 
 F32 = NDArray[np.float32]
 
@@ -36,10 +36,13 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def decoder(options: Options, card: Asset) -> Decoder:
     """Outputs [N,J,Wx] and [N,J,Wy] -> `Joints`."""
     x, y = output_of(card, options.x), output_of(card, options.y)
+    joints = len(skeleton(card.skeleton).joints)
     reach = max(1, round(2 * options.split)) if options.refine == "soft" else 0
 
     def decode(outputs: Outputs) -> Joints:
         bins = outputs[x], outputs[y]
+        for name, line in zip((x, y), bins, strict=True):
+            must_be(card, name, line, f"[N,{joints},bins] for {card.skeleton}", line.ndim == 3 and line.shape[1] == joints)
         shape = bins[0].shape[:2]
         uv_px, conf = np.empty((*shape, 2), np.float32), np.full(shape, np.inf, np.float32)
         for axis, line in enumerate(bins):

@@ -271,3 +271,23 @@ def test_the_figure_stands_upright_with_its_left_on_the_right() -> None:
     nose, hip, ankle = (at[COCO17.index(n)] for n in ("nose", "left_hip", "left_ankle"))
     assert nose[1] < hip[1] < ankle[1]
     assert at[COCO17.index("left_wrist"), 0] > at[COCO17.index("right_wrist"), 0]
+
+
+@pytest.mark.parametrize(
+    ("made", "outputs", "says"),
+    [
+        (card({"m": (-1, 16, 64, 48)}, kind="heatmaps"), {"m": (1, 16, 64, 48)}, r"'m' is \[1, 16, 64, 48\], .* at least 17 maps for the 17"),
+        (card({"m": (-1, 17, 64, 48)}, kind="heatmaps", channels=[0, 1]), {"m": (1, 17, 64, 48)}, "at least 2 maps for the 17 joints of coco17"),
+        (card({"m": (-1, 17, 64)}, kind="heatmaps"), {"m": (1, 17, 64)}, r"'m' is \[1, 17, 64\]"),
+        (card({"simcc_x": (-1, 26, 9), "simcc_y": (-1, 26, 9)}, kind="simcc"), {"simcc_x": (1, 26, 9), "simcc_y": (1, 26, 9)}, r"reads \[N,17,bins\]"),
+        (card({"t": (-1, 33, 3)}, kind="regression"), {"t": (1, 33, 3)}, r"regression reads \[N,17,3\] for coco17"),
+        (card({"t": (-1, 6, 57)}, kind="centre"), {"t": (1, 6, 57)}, r"centre reads \[N,P,56\]"),
+        (card({"o": (-1, 100, 85)}, kind="boxes", size=(416, 416)), {"o": (1, 100, 85)}, r"boxes reads \[N,3549,5 \+ classes\]"),
+        (card({"o": (-1, 3549, 6)}, kind="boxes", size=(416, 416), person=1), {"o": (1, 3549, 6)}, r"boxes reads \[N,3549,5 \+ classes\]"),
+        (card({"d": (-1, -1, 4), "labels": (-1, -1)}, kind="boxes", form="ready", output="d"), {"d": (1, 3, 4), "labels": (1, 3)}, r"reads \[N,P,5\]"),
+    ],
+)  # fmt: skip
+def test_an_output_of_another_shape_is_refused(made: Asset, outputs: dict[str, tuple[int, ...]], says: str) -> None:
+    with pytest.raises(EngineError, match=says) as e:
+        open_decoder(made)({n: np.zeros(shape, np.float32) for n, shape in outputs.items()})
+    assert (e.value.where, "correct skeleton" in e.value.hint) == ("my.net", True)

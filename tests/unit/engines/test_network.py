@@ -241,6 +241,9 @@ def test_what_a_card_must_say(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"the network gives the joints of one person, wanted are people in a picture"):
         PersonDetector(own_card(tmp_path), CPU)
     no_file = SIMCC_CARD.replace('[[mine.net.files]]\nname = "net.onnx"', "").replace('licence = "MIT"', 'licence = "MIT"\nfiles = []')
+    whole = SIMCC_CARD.replace('fit = "affine"', 'fit = "letterbox"')
+    with pytest.raises(PullError, match=r"does not look at whole pictures \(fit letterbox\)\n  -> write fit: affine"):
+        TopDown(own_card(tmp_path, whole), CPU)
     with pytest.raises(EngineError, match="the card names no file"):
         onnx_of(user_card(Path(own_card(tmp_path, no_file))))
 
