@@ -41,12 +41,12 @@ def caffemodel(layers: Mapping[str, Sequence[NDArray[Any]]], *, old: bool = Fals
     """A NetParameter: its name, a layer without numbers, and these. old: with V1 layers and blobs of four dimensions."""
     name_at, type_at, blobs_at, layer_at = (4, 5, 6, 2) if old else (1, 2, 7, 100)
     kind = _number(type_at, 4) if old else _bytes(type_at, b"Convolution")
-    content = _bytes(1, b"made up") + _bytes(layer_at, _bytes(name_at, b"relu1_1") + kind)
+    parts = [_bytes(1, b"made up"), _bytes(layer_at, _bytes(name_at, b"relu1_1") + kind)]
     for name, arrays in layers.items():
         blobs = b"".join(_bytes(blobs_at, _blob(a, old=old, doubles=doubles)) for a in arrays)
         rest = _varint(1001 << 3 | 5) + b"\0\0\0\0" if old else _varint(5 << 3 | 5) + b"\0\0\x80\x3f"
-        content += _bytes(layer_at, _bytes(name_at, name.encode()) + kind + blobs + rest)
-    return content + _number(7, 0)
+        parts.append(_bytes(layer_at, _bytes(name_at, name.encode()) + kind + blobs + rest))
+    return b"".join([*parts, _number(7, 0)])
 
 
 def made_up(plan: Plan, *, seed: int = 0) -> Layers:
