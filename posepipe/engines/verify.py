@@ -34,7 +34,9 @@ INSTANTS = 25
 SEEN = 0.5
 """Key points that float32 itself is less sure of are left out: nodes give them next to no weight, and their peak is one of many."""
 MEDIAN_PX, P95_PX = 0.3, 1.5
-"""For networks whose card has no [tolerance]."""
+"""For joints, where the card has no [tolerance]."""
+PEOPLE_MEDIAN, PEOPLE_P95 = 0.01, 0.02
+"""For people, as shares of the network's picture: they only say where to cut, a quarter wider than the body, until joints are known."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
 ROUNDED = "rounded"
 """In the place of a runtime: the float32 network, rounded after every layer (`posepipe.engines.rounding`)."""
@@ -89,7 +91,12 @@ class Subject:
         ((self.input, _),) = self.card.inputs.items()
         self._decode = open_decoder(self.card)
         limits = self.card.tolerance
-        self.limit_median_px, self.limit_p95_px = (limits.median_px, limits.p95_px) if limits is not None else (MEDIAN_PX, P95_PX)
+        if limits is not None:
+            self.limit_median_px, self.limit_p95_px = limits.median_px, limits.p95_px
+        elif gives == "joints":
+            self.limit_median_px, self.limit_p95_px = MEDIAN_PX, P95_PX
+        else:
+            self.limit_median_px, self.limit_p95_px = (share * max(self.card.preprocess.size) for share in (PEOPLE_MEDIAN, PEOPLE_P95))
 
     def points(self, outputs: Arrays) -> Points:
         """Key points [N,J,2] in pixels of the network's picture, and their confidence [N,J]; of a person detector the four points of the

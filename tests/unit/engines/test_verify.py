@@ -19,7 +19,7 @@ from posepipe.engines.engine import EngineOptions, open_engine
 from posepipe.engines.quantize import quantize
 from posepipe.engines.runtimes import runtimes
 from posepipe.engines.verdicts import Verdict
-from posepipe.engines.verify import MEDIAN_PX, P95_PX, Subject, compare, verifiable, verify, within
+from posepipe.engines.verify import Subject, compare, verifiable, verify, within
 from posepipe.pipeline.errors import EngineError, PullError
 
 PULLED = ("blazepose.full", "blazepose.detector", "pose2sim.single")
@@ -106,7 +106,12 @@ def test_limits_are_those_of_the_card(blazepose: Subject) -> None:
     tolerance = blazepose.card.tolerance
     assert tolerance is not None
     assert (blazepose.limit_median_px, blazepose.limit_p95_px) == (tolerance.median_px, tolerance.p95_px)
-    assert MEDIAN_PX < P95_PX
+
+
+def test_a_detector_without_limits_of_its_own_may_move_by_a_hundredth_of_the_picture(own_home: Path) -> None:
+    detector = Subject("blazepose.detector")
+    assert detector.card.tolerance is None
+    assert (detector.limit_median_px, detector.limit_p95_px) == (pytest.approx(2.24), pytest.approx(4.48))
 
 
 @pytest.mark.parametrize("name", ["pose2sim.single", "openpose.body25", "human-pose-estimation.0001"])
