@@ -105,9 +105,7 @@ def _sha256(path: Path) -> str:
 def _download(wanted: Asset, report: Report) -> Path:
     source = wanted.source
     if isinstance(source, MirrorOnly):
-        hint = (
-            f"put it into a folder and set POSEPIPE_MIRROR to that; it is found by its sha256 {wanted.files[0].sha256} ({source.publisher})"
-        )
+        hint = f"put {wanted.files[0].name} into a folder and set POSEPIPE_MIRROR to that; it is found by its sha256 {wanted.files[0].sha256} ({source.publisher})"
         raise PullError(f"{wanted.name!r} is nowhere to be downloaded in this form", hint=hint)
     part = _downloads() / f"{source.filename}.part"
     try:

@@ -54,7 +54,9 @@ class HeatmapTopdown(Node):
 
         def beside(self, folder: Path) -> Self:
             cards = {"engine": self.engine, "detector": self.detector}
-            return msgspec.structs.replace(self, **{k: str(folder / v) if v.endswith(".toml") else v for k, v in cards.items()})
+            return msgspec.structs.replace(
+                self, **{k: str(folder / Path(v).expanduser()) if v.endswith(".toml") else v for k, v in cards.items()}
+            )
 
     settings: Settings
     runs_on = ""

@@ -43,12 +43,12 @@ def decoder(options: Options, card: Asset) -> Decoder:
         bins = outputs[x], outputs[y]
         for name, line in zip((x, y), bins, strict=True):
             must_be(card, name, line, f"[N,{joints},bins] for {card.skeleton}", line.ndim == 3 and line.shape[1] == joints)
-        shape = bins[0].shape[:2]
-        uv_px, conf = np.empty((*shape, 2), np.float32), np.full(shape, np.inf, np.float32)
-        for axis, line in enumerate(bins):
-            _peaks(line, reach, options.sharpness, uv_px[..., axis], conf)
+        best = [line.argmax(axis=2) for line in bins]  # NaN is the largest for argmax, so that it is seen below
+        peaks = [np.take_along_axis(line, i[..., None], axis=2)[..., 0] for line, i in zip(bins, best, strict=True)]
+        conf = np.minimum(*peaks).astype(np.float32)
         must_be_finite(card, {x: bins[0], y: bins[1]}, conf)
-        uv_px /= np.float32(options.split)
+        places = [_means(line, i, reach, options.sharpness) for line, i in zip(bins, best, strict=True)] if reach else best
+        uv_px = np.stack(places, axis=-1).astype(np.float32) / np.float32(options.split)
         return Joints(uv_px, np.clip(conf, 0, 1))
 
     return decode
@@ -65,23 +65,16 @@ def answers(options: Options, card: Asset) -> dict[str, NDArray[Any]]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _peaks(line: Any, reach: int, sharpness: float, at: Any, conf: Any) -> None:
-    """The place of every peak in bins, and the lower of `conf` and its height; NaN where a line has one."""
+def _means(line: Any, best: Any, reach: int, sharpness: float) -> Any:
+    """[N,J] the mean place of the bins around the highest one."""
+    at = np.empty(best.shape, np.float32)
     for n in range(line.shape[0]):
         for j in range(line.shape[1]):
-            bins = line[n, j]
-            total, best = 0.0, 0
-            for i in range(len(bins)):
-                total += bins[i]  # NaN anywhere stays in the sum
-                if bins[i] > bins[best]:
-                    best = i
-            if not math.isfinite(total):
-                at[n, j] = conf[n, j] = np.nan
-                continue
-            conf[n, j] = min(conf[n, j], bins[best])
+            bins, peak = line[n, j], best[n, j]
             weights, places = 0.0, 0.0
-            for i in range(max(0, best - reach), min(len(bins), best + reach + 1)):
-                w = math.exp(sharpness * (bins[i] - bins[best]))
+            for i in range(max(0, peak - reach), min(len(bins), peak + reach + 1)):
+                w = math.exp(sharpness * (bins[i] - bins[peak]))
                 weights += w
                 places += w * i
             at[n, j] = places / weights
+    return at
