@@ -213,13 +213,13 @@ class _Reader:
         self.outputs = tuple(self._spec(v) for v in graph.output)
         self.steps: list[_Step] = []
         for node in graph.node:
-            if node.op_type == "Constant":
-                self.constants[node.output[0]] = numpy_helper.to_array(helper.get_node_attr_value(node, "value"))
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            if node.op_type == "Constant" and "value" in attributes:
+                self.constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
                 continue
             make = getattr(self, f"_{node.op_type.lower()}", None) if node.domain in ("", "ai.onnx") else None
             if node.op_type not in OPERATORS or make is None:
                 raise self._refuse(node, "is not known here")
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             self.steps.append(_Step(make(node, attributes), tuple(node.input), tuple(o for o in node.output if o)))
         used = {name for step in self.steps for name in step.inputs} | {o.name for o in self.outputs}
         self.tensors = {name: self._tensor(array) for name, array in self.constants.items() if name in used}

@@ -176,6 +176,12 @@ def test_split(made: Made, sizes: list[int] | None) -> None:
     must_agree(made([node], {"x": [2, width]}, {n: [2, None] for n in names}, constants), {"x": noise(2, width)})
 
 
+def test_constants_that_are_nodes(made: Made) -> None:
+    two = helper.make_node("Constant", [], ["two"], value=numpy_helper.from_array(np.array(2, np.float32)))
+    path = made([two, helper.make_node("Mul", ["x", "two"], ["y"])], {"x": ["n", 3]}, {"y": ["n", 3]})
+    must_agree(path, {"x": noise(2, 3)})
+
+
 def test_look_ups_and_whole_numbers(made: Made) -> None:
     """Where MoveNet's peaks are, as it finds them: argmax, cast, whole division, look-up."""
     nodes = [
@@ -245,6 +251,12 @@ def test_what_an_operator_cannot_do_is_refused(made: Made, op: str, extra: dict[
     node = helper.make_node(op, ["x", *extra], ["y"], **how)
     with pytest.raises(EngineError, match=says):
         engine(made([node], {"x": [1, 2, 4, 4]}, {"y": [None] * 4}, {n: a for n, a in extra.items() if n}))
+
+
+def test_constants_without_a_tensor_are_refused(made: Made) -> None:
+    two = helper.make_node("Constant", [], ["two"], value_float=2.0)
+    with pytest.raises(EngineError, match="the operator Constant of node 'two' is not known here"):
+        engine(made([two, helper.make_node("Mul", ["x", "two"], ["y"])], {"x": ["n", 3]}, {"y": ["n", 3]}))
 
 
 def test_a_computed_shape_is_refused(made: Made) -> None:
