@@ -67,8 +67,8 @@ def network_of(path: Path) -> str:
 def to_fp16(path: Path) -> Path:
     """The network with float16 inside, made when it is not in the cache yet. A network that has float16 inside already is its own.
 
-    Inputs and outputs keep names, shapes and number types. Softmax, sums, means, norms, powers and exponentials stay float32, with what
-    scales an integer input. Weights that float16 cannot hold become its largest number: `posepipe engines verify` tells what that does.
+    Inputs and outputs keep names, shapes and number types. Softmax, sums, means, norms, powers and exponentials stay float32, what scales
+    an integer input, and what is behind the last layers with weights. Weights that float16 cannot hold become its largest number: `posepipe engines verify` tells what that does.
     Raises EngineError for a file that is not an ONNX network, one with weights outside the file, and when the result cannot be kept.
     """
     kept = _kept(path, "fp16")
@@ -80,11 +80,14 @@ def to_fp16(path: Path) -> Path:
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     _name_nodes(model)
-    _leave_out_empty(model.graph)
+    _own_empty_scales(model.graph)
     try:
         with _silence():
             half = convert_float_to_float16(
-                model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE], node_block_list=_preamble(model)
+                model,
+                keep_io_types=True,
+                op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE],
+                node_block_list=[*_preamble(model), *_tail(model)],
             )
     except (ValueError, RuntimeError, AssertionError, onnx.shape_inference.InferenceError) as e:
         raise EngineError(f"cannot be converted to float16: {e}", where=str(path), hint="run it with `precision: fp32`") from e
@@ -225,6 +228,12 @@ def _preamble(model: onnx.ModelProto) -> list[str]:
     return names
 
 
+def _tail(model: onnx.ModelProto) -> list[str]:
+    """What is behind the last layers with weights: decoding, where indices are counted that float16 cannot tell apart."""
+    weighted = set(layers(model))
+    return [name for name in _heads(model) if name not in weighted]
+
+
 def _heads(model: onnx.ModelProto) -> list[str]:
     """The layers with weights that no other layer with weights is behind, and everything behind them."""
     behind: set[str] = set()
@@ -239,14 +248,15 @@ def _heads(model: onnx.ModelProto) -> list[str]:
     return heads
 
 
-def _leave_out_empty(graph: onnx.GraphProto) -> None:
-    """Inputs of Resize that are left out by naming an empty array: behind a cast they would count as given."""
-    empty = {i.name for i in graph.initializer if 0 in i.dims}
-    for node in graph.node:
-        if node.op_type == "Resize":
-            for i, name in enumerate(node.input):
-                if name in empty:
-                    node.input[i] = ""
+def _own_empty_scales(graph: onnx.GraphProto) -> None:
+    """A Resize that is given sizes names an empty array as its scales. Shared with an input that becomes float16, it would be reached through
+    a cast, behind which nobody sees that it is empty."""
+    empty = {i.name: i for i in graph.initializer if i.data_type == onnx.TensorProto.FLOAT and 0 in i.dims}
+    for k, node in enumerate(graph.node):
+        if node.op_type == "Resize" and len(node.input) > 2 and node.input[2] in empty:
+            own = graph.initializer.add()
+            own.CopyFrom(empty[node.input[2]])
+            own.name = node.input[2] = f"{own.name}/scales/{k}"
 
 
 def _without_detours(graph: onnx.GraphProto) -> None:

@@ -98,16 +98,18 @@ class Subject:
         else:
             self.limit_median_px, self.limit_p95_px = (share * max(self.card.preprocess.size) for share in (PEOPLE_MEDIAN, PEOPLE_P95))
 
-    def points(self, outputs: Arrays) -> Points:
+    def points(self, outputs: Arrays, near_px: NDArray[np.floating[Any]] | None = None) -> Points:
         """Key points [N,J,2] in pixels of the network's picture, and their confidence [N,J]; of a person detector the four points of the
-        best person, NaN and 0 where there is nobody."""
+        best person, or of the one next to `near_px` [N,4,2], since who of two is best may change; NaN and 0 where there is nobody."""
         found = self._decode(outputs)
         if isinstance(found, Joints):
             return found.uv_px, found.conf
         uv_px, conf = np.full((len(found), 4, 2), np.nan), np.zeros((len(found), 4))
         for i, people in enumerate(found):
             if len(people.score):
-                uv_px[i], conf[i] = people.points_px[0], people.score[0]
+                far = np.zeros(1) if near_px is None else np.linalg.norm(people.points_px - near_px[i], axis=2).sum(axis=1)
+                one = int(np.argmin(far))
+                uv_px[i], conf[i] = people.points_px[one], people.score[one]
         return uv_px, conf
 
     def cut(self, recording: Asset, *, instants: int = INSTANTS) -> NDArray[Any]:
@@ -225,7 +227,7 @@ def compare(network: Subject, reference: Arrays, found: Arrays) -> Shift:
         raise EngineError("float32 is sure of no key point in these pictures", where=network.name, hint="name a recording of people")
     moved_px = np.full(uv_px.shape, np.nan)
     if whole.any():
-        moved_px[whole] = network.points({n: a[whole] for n, a in found.items()})[0]
+        moved_px[whole] = network.points({n: a[whole] for n, a in found.items()}, uv_px[whole])[0]
     shift_px = np.linalg.norm(moved_px[sure] - uv_px[sure], axis=1)
     worst = rms = 0.0
     for name in network.card.outputs:

@@ -119,17 +119,34 @@ def test_two_that_stay_float32_may_take_the_same_numbers(tmp_path: Path, cache: 
     np.testing.assert_allclose(run(half, inputs), run(path, inputs), atol=5e-3)
 
 
-def test_sizes_that_are_left_out_by_an_empty_array_stay_left_out(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("opset", [11, 13, 17])
+def test_scales_that_are_left_out_by_an_empty_array_stay_left_out(tmp_path: Path, cache: Path, opset: int) -> None:
+    """As exporters write it: one empty array for the region of interest and for the scales, and sizes."""
     model = onnx.load(network(tmp_path / "net.onnx"))
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", opset))
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "none"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([3, 4, 16, 16]), "sizes"))
     resize = next(n for n in model.graph.node if n.op_type == "Resize")
-    resize.input[1] = "none"
+    resize.input[1:] = ["none", "none", "sizes"]
     path = tmp_path / "empty.onnx"
     onnx.save(model, path)
     half = convert.to_fp16(path)
-    assert list(next(n for n in onnx.load(half).graph.node if n.op_type == "Resize").input) == [resize.input[0], "", "doubled"]
     inputs = pictures()
     np.testing.assert_allclose(run(half, inputs), run(path, inputs), atol=5e-3)
+
+
+def test_what_is_behind_the_last_layers_counts_in_float32(tmp_path: Path, cache: Path) -> None:
+    """float16 cannot tell 2049 from 2048."""
+    model = onnx.load(network(tmp_path / "net.onnx"))
+    model.graph.node[-1].output[0] = "raw"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2049), "index"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
+    model.graph.node.append(helper.make_node("Mul", ["raw", "nothing"], ["none_of_it"]))
+    model.graph.node.append(helper.make_node("Add", ["none_of_it", "index"], ["maps"]))
+    path = tmp_path / "counts.onnx"
+    onnx.save(model, path)
+    assert (run(convert.to_fp16(path), pictures()) == 2049).all()
 
 
 def test_a_conversion_is_made_once_and_is_its_own(tmp_path: Path, cache: Path) -> None:
@@ -255,8 +272,14 @@ def test_engines_open_the_converted_file(tmp_path: Path, cache: Path, runtime: s
 
 
 @pytest.mark.parametrize(("precision", "digits"), [("fp16", 11), ("bf16", 8)])
-def test_rounded_numbers_are_those_that_the_precision_can_hold(tmp_path: Path, precision: Any, digits: int) -> None:
+@pytest.mark.parametrize("opset", [12, 17])
+def test_rounded_numbers_are_those_that_the_precision_can_hold(tmp_path: Path, precision: Any, digits: int, opset: int) -> None:
     path = network(tmp_path / "net.onnx", given_as="float32")
+    old = onnx.load(path)
+    old.opset_import[0].version = opset
+    old.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "none"))
+    next(n for n in old.graph.node if n.op_type == "Resize").input[1] = "none"
+    onnx.save(old, path)
     model = rounded(onnx.load(path), precision)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, tmp_path / "rounded.onnx")

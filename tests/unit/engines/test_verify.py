@@ -89,6 +89,15 @@ def test_a_crop_without_numbers_exceeds_whatever_the_others_do(blazepose: Subjec
     assert compare(blazepose, reference, found).median_px == np.inf
 
 
+def two(one: dict[str, np.ndarray[Any, Any]], first: float, second: float) -> dict[str, np.ndarray[Any, Any]]:
+    """The stub's person with one score, and the same far to the left with another."""
+    at = int(np.argmax(one["scores"][0, :, 0]))
+    scores, boxes = one["scores"].copy(), one["boxes"].copy()
+    boxes[0, at - 20] = boxes[0, at]
+    scores[0, at], scores[0, at - 20] = first, second
+    return {"scores": scores, "boxes": boxes}
+
+
 def test_of_a_detector_the_best_person_counts(own_home: Path) -> None:
     detector = Subject("blazepose.detector")
     from posepipe.engines.decoders import stub_answers
@@ -98,6 +107,7 @@ def test_of_a_detector_the_best_person_counts(own_home: Path) -> None:
     shift = compare(detector, one, moved)
     assert len(shift.shift_px) == 4
     np.testing.assert_allclose(shift.shift_px, np.hypot(2, 2), rtol=1e-3)
+    assert compare(detector, two(one, 3.0, 3.5), two(one, 3.5, 3.0)).p95_px == 0, "another one is the best, both are where they were"
     nobody = {**one, "scores": np.full_like(one["scores"], -20)}
     assert compare(detector, one, nobody).median_px == np.inf
 
