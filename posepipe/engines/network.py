@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,6 +82,10 @@ class Network:
         self.card, p = card, card.preprocess
         self._decode = open_decoder(card)
         contract = Contract.of(card.inputs, card.outputs)
+        ((self._input, tensor),) = card.inputs.items()
+        if tensor.shape[0] == 1 and options.instances == 1:
+            # Pictures beside each other, each by one core, take a tenth less time than all cores on one after the other.
+            options = msgspec.structs.replace(options, instances=max(1, min(batch, len(os.sched_getaffinity(0)))))
         transcribed = bool(card.files) and card.files[0].name.endswith(".tflite")
         if options.runtime == "stub":
             self.engine: Engine = open_engine(Path(), options, contract=contract, answers=stub_answers(card))
@@ -90,7 +96,6 @@ class Network:
         else:
             self.engine = open_engine(onnx_of(card), options, contract=contract)
         self._pixels = Pixels(p.colour == "bgr", p.layout == "nchw", *(() if transcribed else (p.mean, p.std)))
-        ((self._input, _),) = card.inputs.items()
         self._one_by_one = self.engine.inputs[0].shape[0] == 1
         self.size = p.size
         self._batch = np.zeros((max(batch, 1), *p.shape), p.dtype)
@@ -113,7 +118,11 @@ class Network:
     def _read(self, crops: NDArray[Any]) -> Any:
         if not self._one_by_one:
             return self._decode(self.engine({self._input: crops}))
-        runs = [{n: a.copy() for n, a in self.engine({self._input: crops[i : i + 1]}).items()} for i in range(len(crops))]
+        runs: list[dict[str, NDArray[Any]]] = []
+        at_once = self.engine.instances
+        for start in range(0, len(crops), at_once):
+            under_way = [self.engine.submit({self._input: one[None]}) for one in crops[start : start + at_once]]
+            runs += [{name: array.copy() for name, array in run.result().items()} for run in under_way]
         return self._decode({name: np.concatenate([one[name] for one in runs]) for name in self.card.outputs})
 
     def close(self) -> None:

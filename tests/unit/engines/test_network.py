@@ -169,13 +169,16 @@ def test_a_network_with_a_fixed_batch_is_run_one_by_one(tmp_path: Path) -> None:
     rois = Rois(np.tile([310.0, 240.0], (3, 1)), np.array([400.0, 300.0, 256.0]), np.zeros(3))
     frames = [spot(300, 200), spot(350, 260), spot(280, 300)]
     answers = []
-    for batch in ("n", 1):
-        folder = tmp_path / str(batch)
-        card = own_card(folder)
+    for batch, said, at_once in (("n", -1, 1), (1, -1, 1), (1, 1, 1), (1, 1, 2)):
+        folder = tmp_path / f"{batch}{said}{at_once}"
+        card = own_card(folder, SIMCC_CARD.replace("[-1, 3, 256, 192]", f"[{said}, 3, 256, 192]"))
         simcc_net(folder / "net.onnx", batch=batch)
-        answers.append(TopDown(card, CPU, batch=3).infer(frames, rois))
-    for a, b in zip(*answers, strict=True):
-        np.testing.assert_array_equal(a, b)
+        top = TopDown(card, EngineOptions(runtime="onnxruntime", threads=1, instances=at_once), batch=3)
+        answers.append(top.infer(frames, rois))
+        top.close()
+    for other in answers[1:]:
+        for a, b in zip(answers[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_whole_picture_is_letterboxed_and_boxes_come_back_in_its_pixels() -> None:
