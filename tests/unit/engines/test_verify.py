@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from posepipe.engines import verdicts
 from posepipe.engines.assets import Asset, asset
 from posepipe.engines.cache import sha256_of
+from posepipe.engines.decoders import stub_answers
 from posepipe.engines.engine import EngineOptions, open_engine
 from posepipe.engines.quantize import quantize
 from posepipe.engines.runtimes import runtimes
@@ -100,14 +101,14 @@ def two(one: dict[str, np.ndarray[Any, Any]], first: float, second: float) -> di
 
 def test_of_a_detector_the_best_person_counts(own_home: Path) -> None:
     detector = Subject("blazepose.detector")
-    from posepipe.engines.decoders import stub_answers
-
     one = {n: a[None] for n, a in stub_answers(detector.card).items()}
     moved = {**one, "boxes": one["boxes"] + np.float32(2.0)}
     shift = compare(detector, one, moved)
     assert len(shift.shift_px) == 4
     np.testing.assert_allclose(shift.shift_px, np.hypot(2, 2), rtol=1e-3)
-    assert compare(detector, two(one, 3.0, 3.5), two(one, 3.5, 3.0)).p95_px == 0, "another one is the best, both are where they were"
+    assert compare(detector, two(one, 3.0, 3.5), two(one, 3.5, 3.0)).p95_px == pytest.approx(0, abs=1e-9), (
+        "another one is the best, both are where they were"
+    )
     nobody = {**one, "scores": np.full_like(one["scores"], -20)}
     assert compare(detector, one, nobody).median_px == np.inf
 
