@@ -42,7 +42,7 @@ def verify(
     for one in found:
         if one.cannot:
             console.print(f"{one.runtime} {one.precision}: {one.cannot}", highlight=False)
-    exceeded = [f"{f.runtime} {f.precision}" for f in found if f.verdict is not None and not f.verdict.within]
+    exceeded = [f"{f.runtime} {f.precision}" for f in found if f.verdict is not None and not f.verdict.within and f.runtime != ROUNDED]
     if exceeded:
         console.print(f"Exceeded: {', '.join(exceeded)}. A studio that asks for it is refused, and auto does not take it.", highlight=False)
     return EXCEEDED if exceeded else 0

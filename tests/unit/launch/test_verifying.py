@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +56,14 @@ def test_one_that_exceeds_ends_with_1(asked: list[dict[str, Any]]) -> None:
     out = io.StringIO()
     assert verifying.verify("a.b", out=Console(file=out, width=100)) == 1
     assert "Exceeded: openvino int8. A studio that asks for it is refused" in out.getvalue()
+
+
+def test_what_no_runtime_does_is_shown_and_changes_nothing(asked: list[dict[str, Any]]) -> None:
+    asked[0]["found"].append(replace(finding("bf16", 1.1, within=False), runtime="rounded"))
+    out = io.StringIO()
+    assert verifying.verify("a.b", out=Console(file=out, width=100)) == 0
+    assert "rounded" in out.getvalue()
+    assert "Exceeded" not in out.getvalue()
 
 
 def test_the_command_line_hands_on_what_was_typed(asked: list[dict[str, Any]]) -> None:
