@@ -32,7 +32,7 @@ RECORDING = "pose2sim.single"
 INSTANTS = 25
 """Per camera: with four cameras a hundred crops."""
 SEEN = 0.5
-"""Key points that float32 itself is less sure of are left out: nodes give them next to no weight, and their peak is one of many."""
+"""Key points that float32 itself is less sure of are left out: their peak is one of several of about the same height."""
 MEDIAN_PX, P95_PX = 0.3, 1.5
 """For joints, where the card has no [tolerance]."""
 PEOPLE_MEDIAN, PEOPLE_P95 = 0.01, 0.02
