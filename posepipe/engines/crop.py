@@ -80,7 +80,7 @@ def image_from_crop(rois: Rois, *, size: int | tuple[int, int]) -> F64:
     scale = rois.side_px / max(wide, high)
     cos, sin = scale * np.cos(rois.angle_rad), scale * np.sin(rois.angle_rad)
     linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
-    offset = rois.centre_px - linear @ np.array([(wide - 1) / 2, (high - 1) / 2])
+    offset = rois.centre_px - (linear * [(wide - 1) / 2, (high - 1) / 2]).sum(axis=-1)
     return np.concatenate([linear, offset[..., None]], axis=-1)
 
 

@@ -92,15 +92,23 @@ def decode_maps(
     uv_px, conf = np.empty((n, joints, 2), np.float32), np.empty((n, joints), np.float32)
     reach = math.ceil(2.5 * sigma)
     taps = np.exp(-((np.arange(2 * reach + 1) - reach) ** 2) / (2 * sigma**2))
-    _decode(maps, channels, _REFINE[refine], logits, radius, taps, uv_px, conf)
-    uv_px *= np.array(cell_px, np.float32)
-    uv_px += np.float32(offset_px)
+    _decode(maps, channels, _REFINE[refine], logits, radius, taps, cell_px, offset_px, uv_px, conf)
     return uv_px, conf
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _decode(maps: Any, channels: Any, refine: int, logits: bool, radius: int, taps: Any, uv: Any, conf: Any) -> None:
-    """uv [N,J,2] in cells."""
+def _decode(
+    maps: Any,
+    channels: Any,
+    refine: int,
+    logits: bool,
+    radius: int,
+    taps: Any,
+    cell: tuple[float, float],
+    offset: float,
+    uv: Any,
+    conf: Any,
+) -> None:
     _, _, height, width = maps.shape
     column_max = np.empty(width, np.float32)
     near = np.empty((5, 5))
@@ -147,7 +155,7 @@ def _decode(maps: Any, channels: Any, refine: int, logits: bool, radius: int, ta
                             sum_c += w * c
                 if total > 0:
                     x, y = sum_c / total, sum_r / total
-            uv[n, j, 0], uv[n, j, 1] = x, y
+            uv[n, j, 0], uv[n, j, 1] = x * cell[0] + offset, y * cell[1] + offset
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
