@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from google.protobuf.message import DecodeError
 
 from ..pipeline.errors import EngineError
@@ -126,7 +127,7 @@ def to_int8(path: Path, samples: Sequence[Arrays], *, first_floats: int = 0) -> 
             return None if found is None else dict(found)
 
     kept = _kept(path, "int8")
-    model = _load(path)
+    model = at_least(_load(path), 13)  # before, scales per channel are not known
     _name_nodes(model)
     weighted = layers(model)
     added = [n.name for n in model.graph.node if n.op_type in ("Add", "Resize")]
@@ -160,6 +161,16 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def at_least(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The same network in this version of the operators, or a newer one that it has already. EngineError when it cannot be raised."""
+    if max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=opset) >= opset:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except (onnx.version_converter.ConvertError, RuntimeError) as e:
+        raise EngineError(f"cannot be raised to opset {opset}: {e}", hint="export it again with a newer opset") from e
 
 
 def layers(model: onnx.ModelProto) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 import onnx
-import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
+
+from .convert import at_least
 
 _TYPES = {"fp16": (TensorProto.FLOAT16, np.dtype(np.float16)), "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16))}
 _CASTS_BF16 = 13
@@ -25,8 +26,8 @@ def rounded(model: onnx.ModelProto, precision: Literal["fp16", "bf16"]) -> onnx.
     Sums inside a layer stay float32, as in the matrix units of GPUs and processors. Inputs and outputs keep names and number types.
     """
     to, dtype = _TYPES[precision]
-    if precision == "bf16" and max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) < _CASTS_BF16:
-        model = onnx.version_converter.convert_version(model, _CASTS_BF16)
+    if precision == "bf16":
+        model = at_least(model, _CASTS_BF16)
     typed = onnx.shape_inference.infer_shapes(model)
     floats = {v.name for v in (*typed.graph.value_info, *typed.graph.output) if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     weights = {n.input[1] for n in model.graph.node if n.op_type in _WEIGHTED and len(n.input) > 1}

@@ -207,6 +207,29 @@ def test_int8_has_integer_layers_and_float_heads(tmp_path: Path, cache: Path) ->
     assert 0 < np.abs(found - exact).max() < 0.15 * np.ptp(exact)
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_int8_of_an_old_network_can_be_opened(tmp_path: Path, cache: Path, runtime: str) -> None:
+    """Before opset 13 there are no scales per channel."""
+    pytest.importorskip(runtime, reason=f"pip install {runtime}")
+    path = network(tmp_path / "net.onnx")
+    old = onnx.load(path)
+    old.opset_import[0].version = 11
+    old.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "none"))
+    next(n for n in old.graph.node if n.op_type == "Resize").input[1] = "none"
+    onnx.save(old, path)
+    inputs = pictures()
+    exact = run(path, inputs)
+    small = convert.to_int8(path, [pictures(n=1) for _ in range(8)])
+    with open_engine(small, EngineOptions(runtime=runtime, precision="fp32", threads=1)) as engine:  # type: ignore[arg-type]
+        assert 0 < np.abs(engine(inputs)["maps"] - exact).max() < 0.2 * np.ptp(exact)
+
+
+def test_a_network_that_cannot_be_raised_is_refused() -> None:
+    graph = helper.make_graph([helper.make_node("NoSuchOperator", ["a"], ["b"])], "g", [], [])
+    with pytest.raises(EngineError, match="cannot be raised to opset 13"):
+        convert.at_least(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)]), 13)
+
+
 def test_first_layers_can_stay_float(tmp_path: Path, cache: Path) -> None:
     path = network(tmp_path / "net.onnx")
     types = kinds(convert.to_int8(path, [pictures()], first_floats=1))
