@@ -152,7 +152,7 @@ class Workshop:
         gc.collect()
         gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
         self._shared.after = self._now_and_then
-        if not part.workers:
+        if len(part.feeds) == len(part.slots):
             # An instant under way goes before the next pictures. Otherwise one late instant slows the decoding of the next, which is then
             # late as well, and so on until one is dropped: latency jumps from a fast rhythm to a slow one and stays there for seconds.
             os.nice(_BEHIND)

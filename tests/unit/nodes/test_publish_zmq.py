@@ -173,4 +173,4 @@ def test_an_address_that_is_not_of_this_machine() -> None:
 
 
 def test_an_unknown_skeleton_is_refused_and_the_node_still_closes() -> None:
-    assert refused("inproc://test", "coco71") == "unknown skeleton layout 'coco71'\n  -> did you mean 'coco17'?"
+    assert refused("inproc://test", "coco77") == "unknown skeleton layout 'coco77'\n  -> did you mean 'coco17'?"
