@@ -23,7 +23,7 @@ from ..pipeline.errors import EngineError
 from .assets import catalogue, home
 from .cache import sha256_of
 from .engine import Arrays, Precision
-from .files import write_whole
+from .files import cannot_keep, write_whole
 
 VERSION = 1
 """Counts changes of what is written here, so that conversions of an older posepipe are not used."""
@@ -205,8 +205,7 @@ def _keep(model: onnx.ModelProto, kept: Path, precision: Precision) -> None:
     try:
         write_whole(kept, model.SerializeToString())
     except OSError as e:
-        hint = "free some space or make the folder writable, or set POSEPIPE_HOME to another"
-        raise EngineError(f"cannot keep the converted network: {e.strerror or e}", where=str(kept.parent), hint=hint) from e
+        raise cannot_keep("the converted network", kept.parent, e) from e
 
 
 def _marked(model: onnx.ModelProto) -> bool:

@@ -21,8 +21,8 @@ F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
 # BT.601: black luma and chroma; gain of luma; V in red; U and V in green; U in blue.
-_VIDEO = np.array([16, 128, 255 / 219, 1.402 * 255 / 224, -0.344136 * 255 / 224, -0.714136 * 255 / 224, 1.772 * 255 / 224])
-_FULL = np.array([0, 128, 1.0, 1.402, -0.344136, -0.714136, 1.772])
+VIDEO_RANGE = np.array([16, 128, 255 / 219, 1.402 * 255 / 224, -0.344136 * 255 / 224, -0.714136 * 255 / 224, 1.772 * 255 / 224])
+FULL_RANGE = np.array([0, 128, 1.0, 1.402, -0.344136, -0.714136, 1.772])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def crop_rgb(frame: Frame, frame_from_crop: F64, out: NDArray[Any], pixels: Pixe
     Antialiasing: means of k x k pixels, k the power of two that leaves a step of 0.8 to 1.6 of them, then bilinear; chroma at half size.
     Raises EngineError for a map that is not of finite numbers.
     """
-    colours = _FULL if frame.full_range else _VIDEO
+    colours = FULL_RANGE if frame.full_range else VIDEO_RANGE
     y, luma = _flat(frame.planes[0])
     u, chroma = _flat(frame.planes[1])
     v = u[1:] if frame.format == "nv12" else _flat(frame.planes[2])[0]

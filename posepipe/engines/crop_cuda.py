@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError
 from ..pipeline.packet import Frame
-from .crop import _FULL, _VIDEO, RGB8, Pixels
+from .crop import FULL_RANGE, RGB8, VIDEO_RANGE, Pixels
 from .cuda import Cuda
 from .nvrtc import compile_kernel
 
@@ -134,7 +134,7 @@ def table(views: Sequence[Planes], which: Sequence[int], frame_from_crop: NDArra
         chroma = m.copy()
         chroma[:, 2] = (m[:, 2] + 0.5 * (m[:, 0] + m[:, 1]) - 0.5) / 2
         row["luma"], row["chroma"] = _groups(m, k), _groups(chroma, k)
-        row["colours"] = _FULL if frame.full_range else _VIDEO
+        row["colours"] = FULL_RANGE if frame.full_range else VIDEO_RANGE
     return crops
 
 

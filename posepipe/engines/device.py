@@ -54,8 +54,12 @@ def driver(library: str = "libcuda.so.1") -> Driver:
 @functools.cache
 def processor() -> str:
     """The processor's own name and how many cores this process may use: what a measured time, or code made for it, is good for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{cpu_model()} x {cores}"
+    return f"{cpu_model()} x {cores()}"
+
+
+def cores() -> int:
+    """Processors that this process may use; containers and taskset give fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:

@@ -18,7 +18,7 @@ from .assets import home
 from .cache import sha256_of
 from .device import processor
 from .engine import EngineOptions
-from .files import write_whole
+from .files import cannot_keep, write_whole
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -69,8 +69,7 @@ def keep(found: Sequence[Verdict]) -> None:
             old = [v for v in kept() if not any(v.holds_for(new) for new in found)]
             write_whole(_file(), msgspec.json.format(msgspec.json.encode([*old, *found]), indent=1) + b"\n")
     except OSError as e:
-        hint = "free some space or make the folder writable, or set POSEPIPE_HOME to another"
-        raise EngineError(f"cannot keep what was found: {e.strerror or e}", where=str(_file()), hint=hint) from e
+        raise cannot_keep("what was found", _file(), e) from e
 
 
 def heed(path: Path, options: EngineOptions, *, runtime: str, version: str, reason: str) -> tuple[EngineOptions, str]:

@@ -20,10 +20,8 @@ from rich.text import Text
 
 from posepipe import __version__
 from posepipe.engines.assets import catalogue, home
-from posepipe.engines.device import Driver, driver
+from posepipe.engines.device import Driver, cores, cpu_model, driver
 from posepipe.engines.runtimes import ON_CPU, Runtime, runtimes
-
-from .machine import cores, cpu_model
 
 State = Literal["ok", "missing", "broken"]
 _STYLES: dict[State, str] = {"ok": "green", "missing": "yellow", "broken": "bold red"}

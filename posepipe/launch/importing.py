@@ -12,7 +12,7 @@ import numpy as np
 
 from posepipe.engines.assets import catalogue
 from posepipe.engines.engine import EngineOptions, open_engine
-from posepipe.engines.files import write_whole
+from posepipe.engines.files import cannot_keep, write_whole
 from posepipe.engines.models.openpose.caffe import matched, plan_of, read, scalars
 from posepipe.engines.models.openpose.export import to_onnx
 from posepipe.engines.models.openpose.networks import CARD_FILE, NETWORK_FILE, find, imported_folder
@@ -50,8 +50,7 @@ def import_openpose(file: Path, *, model: str = "", name: str = "") -> int:
         write_whole(folder / NETWORK_FILE, content)
         write_whole(folder / CARD_FILE, _card(name, network, content, file, source_sha256).encode())
     except OSError as e:
-        hint = "free some space or make the folder writable, or set POSEPIPE_HOME to another"
-        raise EngineError(f"cannot keep the network: {e.strerror or e}", where=str(folder), hint=hint) from e
+        raise cannot_keep("the network", folder, e) from e
     try:
         _must_run(name)
     except EngineError:

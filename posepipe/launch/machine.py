@@ -12,21 +12,7 @@ from typing import Any
 
 import psutil
 
-
-def cpu_model() -> str:
-    """The processor's own name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Processors that this process may use; containers and taskset give fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from posepipe.engines.device import cores, cpu_model
 
 
 def memory_mb(pids: Iterable[int]) -> float:

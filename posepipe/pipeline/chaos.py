@@ -78,15 +78,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def text(self) -> str:
         """For people: `drop 10 % of what comes to instants for 3 s`."""
-        raise NotImplementedError
+        return f"{self.kind} {self.target}"
 
 
 class Kill(Entry, frozen=True, kw_only=True):
     kill: Annotated[str, Meta(description="A node or a worker: its process is killed (SIGKILL).")]
-
-    @property
-    def text(self) -> str:
-        return f"kill {self.kill}"
 
 
 class Stall(Entry, frozen=True, kw_only=True):

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 from studio_kit import plan, ran, snapshot
 
-from posepipe.launch.machine import Machine, cores, cpu_model
+from posepipe.engines.device import cores, cpu_model
+from posepipe.launch.machine import Machine
 from posepipe.launch.report import judge, print_summary, summary
 from posepipe.pipeline.packet import Packet, Span
 from posepipe.pipeline.stats import TraceLog

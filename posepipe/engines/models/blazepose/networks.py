@@ -16,7 +16,7 @@ from ....pipeline.errors import EngineError
 from ...assets import Asset, asset, home
 from ...decoders import stub_answers
 from ...engine import Contract, Engine, EngineOptions, open_engine
-from ...files import write_whole
+from ...files import cannot_keep, write_whole
 from ...tflite_onnx import VERSION, transcribe
 
 LANDMARKS = "blazepose.full"
@@ -61,8 +61,7 @@ def onnx_path(network: Asset, view: View) -> Path:
         try:
             write_whole(kept, model.SerializeToString())
         except OSError as e:
-            hint = "free some space or make the folder writable, or set POSEPIPE_HOME to another"
-            raise EngineError(f"cannot keep the transcribed network: {e.strerror or e}", where=str(kept.parent), hint=hint) from e
+            raise cannot_keep("the transcribed network", kept.parent, e) from e
     return kept
 
 

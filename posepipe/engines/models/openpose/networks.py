@@ -17,7 +17,7 @@ from ...card import Preprocess, convert
 from ...crop import Pixels
 from ...decoders.paf import Options
 from ...engine import Contract, Engine, EngineOptions, TensorSpec, open_engine
-from ...files import write_whole
+from ...files import cannot_keep, write_whole
 from .export import fix, fixed_size, load
 from .layout import COCO18, Parts, parts_of
 from .paint import paint, upright
@@ -148,8 +148,7 @@ def sized(network: PafNetwork, card: Asset, *, width: int, height: int) -> Path:
     try:
         write_whole(kept, model.SerializeToString())
     except OSError as e:
-        hint = "free some space or make the folder writable, or set POSEPIPE_HOME to another"
-        raise EngineError(f"cannot keep the network: {e.strerror or e}", where=str(kept.parent), hint=hint) from e
+        raise cannot_keep("the network", kept.parent, e) from e
     return kept
 
 
