@@ -155,10 +155,14 @@ def tables(stats: Statistics) -> tuple[F64, ...]:
     return (joints, *(np.array(msgspec.structs.astuple(part), np.float64) for part in parts))
 
 
-@functools.cache
 def shipped() -> Statistics:
-    """Those of the shipped network."""
-    return statistics(SHIPPED)
+    """Those of the shipped network; read once."""
+    return _once(SHIPPED)
+
+
+@functools.cache
+def _once(path: Path) -> Statistics:
+    return statistics(path)
 
 
 def statistics(path: Path = SHIPPED) -> Statistics:
