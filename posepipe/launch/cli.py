@@ -1,4 +1,4 @@
-"""The command line: `posepipe run|check|graph|inspect|schema|bench|pull|import|build|engines|doctor`.
+"""The command line: `posepipe run|check|graph|inspect|schema|bench|eval|pull|import|build|engines|doctor`.
 
 Exit codes: 0 done, 1 a fault while running, 2 refused before start (the message says where, what, what to do),
 3 a latency budget was missed, 4 the recovery from harm was not the expected one, 130 stopped by Ctrl-C or SIGTERM.
@@ -17,7 +17,7 @@ from typing import Any, get_args
 from posepipe import __version__
 from posepipe.pipeline.errors import GraphError, PosepipeError, RunError, did_you_mean
 
-from . import cli_engines, logs
+from . import cli_engines, cli_eval, logs
 from .arguments import address, batches, count, names, positive, studio_arguments, threads
 
 REFUSED, FAULT, OVER_BUDGET, NOT_RECOVERED = 2, 1, 3, 4
@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     pull.set_defaults(command=_pull)
 
     cli_engines.add(commands)
+    cli_eval.add(commands)
     _attaching(commands)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and why not the rest")
