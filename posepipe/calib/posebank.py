@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from posepipe.pipeline.packet import F32, F64
-from posepipe.pipeline.skeleton import COCO17
+from posepipe.pipeline.packet import F32
 
-from .motion import JOINTS24, PARENTS24, SEGMENTS, Clip, on_floor
+from .body import Body, load_body
+from .motion import Clip, retarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,43 +25,16 @@ class Track:
     shape: F32
 
 
-def bank(clips: Iterable[Clip], *, body: None = None, shapes: int, seed: int) -> list[Track]:
-    """Every clip on `shapes` bodies drawn by `seed` (each body differs from clip to clip, too)."""
-    rng = np.random.default_rng(seed)
-    return [Track(c.recording, c.label, c.fps, _coco17(c, rng), np.zeros(16, np.float32)) for c in clips for _ in range(shapes)]
+def bank(clips: Iterable[Clip], *, body: Body | None = None, shapes: int, seed: int) -> list[Track]:
+    """Every clip on `shapes` bodies (of the body that is shipped, unless another is given).
 
-
-_FACE_M = {
-    "nose": (0.0, -0.125, 0.055),
-    "left_eye": (0.032, -0.1, 0.09),
-    "right_eye": (-0.032, -0.1, 0.09),
-    "left_ear": (0.075, -0.01, 0.065),
-    "right_ear": (-0.075, -0.01, 0.065),
-}
-"""From the joint between neck and skull, of an upright head that faces -y."""
-_GROUPS = {
-    "knee": "leg",
-    "ankle": "leg",
-    "elbow": "arm",
-    "wrist": "arm",
-    "hand": "arm",
-    "collar": "wide",
-    "shoulder": "wide",
-    "hip": "wide",
-}
-
-
-def _coco17(clip: Clip, rng: np.random.Generator) -> F32:
-    group = {name: 1 + 0.06 * float(np.clip(rng.standard_normal(), -2, 2)) for name in ("leg", "arm", "wide", "trunk")}
-    size = 1 + 0.06 * float(np.clip(rng.standard_normal(), -2, 2))
-    joints: F64 = np.empty(clip.joints24_m.shape)
-    joints[:, 0] = clip.joints24_m[:, 0] * size
-    for j, parent in enumerate(PARENTS24):
-        if parent >= 0:
-            factor = size * group[_GROUPS.get(JOINTS24[j].rpartition("_")[2], "trunk")]
-            joints[:, j] = joints[:, parent] + factor * (clip.joints24_m[:, j] - clip.joints24_m[:, parent])
-    joints = on_floor(joints.astype(np.float32)).astype(np.float64)
-    head = clip.segment_rotations()[:, SEGMENTS.index("head")]
-    at = joints[:, JOINTS24.index("head")]
-    points = [at + size * head @ np.array(_FACE_M[name]) if name in _FACE_M else joints[:, JOINTS24.index(name)] for name in COCO17.joints]
-    return np.stack(points, axis=1).astype(np.float32)
+    The shapes follow from the seed and the clip's name alone: a part of the clips gives the same tracks as all of them.
+    """
+    body = body or load_body()
+    tracks = []
+    for clip in clips:
+        rng = np.random.default_rng([seed, zlib.crc32(clip.name.encode())])
+        for _ in range(shapes):
+            shape = body.draw(rng)
+            tracks.append(Track(clip.recording, clip.label, clip.fps, retarget(clip, body, shape).joints_m("coco17"), shape))
+    return tracks
