@@ -17,7 +17,7 @@ from typing import Any, get_args
 from posepipe import __version__
 from posepipe.pipeline.errors import GraphError, PosepipeError, RunError, did_you_mean
 
-from . import cli_engines, cli_eval, logs
+from . import cli_engines, cli_eval, cli_synth, logs
 from .arguments import address, batches, count, names, positive, studio_arguments, threads
 
 REFUSED, FAULT, OVER_BUDGET, NOT_RECOVERED = 2, 1, 3, 4
@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_engines.add(commands)
     cli_eval.add(commands)
+    cli_synth.add(commands)
     _attaching(commands)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and why not the rest")
@@ -226,6 +227,7 @@ def _chaos(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from . import preflight, studio
+    from .truth import witness
 
     plan = studio.load(args.studio, overrides=tuple(args.overrides))
     absent = studio.missing(plan)
@@ -233,6 +235,7 @@ def _check(args: argparse.Namespace) -> int:
         print(f"{args.studio}: the graph is right. Not on this machine yet: {', '.join(absent)} (posepipe pull {' '.join(absent)})")
         return 0
     whole = studio.complete(plan)
+    witness(whole)
     infos = preflight.probe_recordings(plan, whole.resolve)
     for warning in preflight.purpose(plan) + preflight.check(plan, whole.rig, infos):
         print(f"{args.studio}: {warning}")

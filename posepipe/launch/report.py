@@ -199,12 +199,23 @@ def print_summary(report: Mapping[str, Any], console: Console | None = None) -> 
         console.print(line, highlight=False)
 
 
+def _truth(figures: Mapping[str, Any]) -> str:
+    people = figures["people"]
+    found = f"{people['matched']} of {people['true']} people found, {people['ghosts']} ghosts"
+    if figures["mpjpe_mm"] is None:
+        return f"against the truth: {found}"
+    aligned = f", aligned {figures['pa_mpjpe_mm']:.1f} mm" if figures["pa_mpjpe_mm"] is not None else ""
+    return f"against the truth: MPJPE {figures['mpjpe_mm']:.1f} mm, p95 {figures['p95_mm']:.1f} mm{aligned}; {found}"
+
+
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     seconds = report["seconds"]
     rate = report["instants"] / seconds if seconds else 0.0
     people = "nobody in view" if not report["people"] else f"{report['people']:g} in view (median)"
     error = f", reprojection {report['reproj_px']:.1f} px" if report["reproj_px"] is not None else ""
     yield f"{report['studio']}: {report['instants']} instants in {seconds:.1f} s ({rate:.1f}/s), {people}{error}"
+    if "truth" in report:
+        yield _truth(report["truth"])
     lost = sum(d["count"] for d in report["dropped"])
     yield f"frames: {report['captured']} captured = {report['published']} published + {lost} dropped"
     if report["balance"]:

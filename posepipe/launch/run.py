@@ -33,6 +33,7 @@ from .report import Machine, print_summary
 from .report import summary as report
 from .screen import LiveScreen, OfflineProgress
 from .supervisor import Supervisor
+from .truth import witness
 
 _POLL_S = 0.05
 
@@ -88,9 +89,12 @@ def run(
     if absent:
         pull(absent)
     whole = studio.complete(plan)
+    truth = witness(whole)
     infos = preflight.probe_recordings(plan, whole.resolve)
     for warning in preflight.purpose(plan) + preflight.check(plan, whole.rig, infos):
         _warn(warning)
+    if truth is not None and not offline and not bench:
+        _warn("truth: is compared in offline runs; this run is live, so its summary says nothing of it (--offline)")
     cv2.setNumThreads(1)  # the cores belong to the decoders and the network
     traced, sends = bench or trace is not None, bool(plan.metrics.otlp) and not bench
     runner: Running
@@ -98,6 +102,8 @@ def run(
         if not offline:
             _warn("worker processes need Linux: this studio runs in one process, a fault in one node ends it, and it has no metrics")
         runner = Runner(plan, rig=whole.rig, resolve=whole.resolve, offline=offline, seconds=seconds, trace=traced, warn=_warn)
+        if truth is not None and offline:
+            truth.attend(runner)
     else:
         loud = logging.getLogger().isEnabledFor(logging.INFO)
         options: dict[str, Any] = {"seconds": seconds, "trace": traced or sends, "loud": loud}
@@ -121,8 +127,12 @@ def run(
         if not runner.stopping:
             _live(runner, plan, offline=offline, total=max((i.frames for i in infos.values() if i.frames), default=None))
         figures = report(runner, machine=machine)
-    print_summary(figures)
-    _write(summary, figures)
+    try:
+        if truth is not None and offline:
+            figures["truth"] = truth.figures()
+    finally:
+        print_summary(figures)
+        _write(summary, figures)
     if trace is not None and runner.trace is not None:
         _write(trace, runner.trace.chrome())
     return Done(figures, bool(asked))

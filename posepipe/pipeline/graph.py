@@ -24,7 +24,7 @@ from .telemetry import Telemetry, telemetry
 from .yamlfile import Where, YamlFile, load_yaml
 
 RESERVED = ("use", "from", "feedback", "each", "queue", "process", "restart", "host", "wire")
-TOP = ("studio", "rig", "nodes", "engines", "budgets", "metrics", "chaos")
+TOP = ("studio", "rig", "truth", "nodes", "engines", "budgets", "metrics", "chaos")
 _PERCENTILES = ("p50", "p95", "p99")
 
 Registry = Mapping[str, type[Node]]

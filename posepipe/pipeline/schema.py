@@ -116,6 +116,11 @@ def schema(registry: Registry, *, engines: type[msgspec.Struct] | None = None) -
         "properties": {
             "studio": {"type": "string", "minLength": 1, "description": "Name of the studio, part of every topic that it publishes."},
             "rig": _RIG,
+            "truth": {
+                "type": "string",
+                "minLength": 1,
+                "description": "The synthetic recording that the cameras play: the summary of an offline run says how far off it was.",
+            },
             "nodes": {
                 "description": "Name -> node. `from` joins them into a graph.",
                 "type": "object",

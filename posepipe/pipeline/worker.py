@@ -51,6 +51,8 @@ class Shared:
         self.failure: BaseException | None = None
         self.after: Callable[[], object] = lambda: None
         """Called after each piece of work, by the thread that did it: in a worker process, the ledger's entries leave then."""
+        self.on_poses: Callable[[Packet[Poses]], object] | None = None
+        """Hears the skeletons that are published, by the thread that does it."""
 
     def fail(self, error: BaseException) -> None:
         self.failure = self.failure or error
@@ -205,6 +207,8 @@ class Slot:
             self.shared.end_to_end.add(span.t_out_ns - begin)
             if isinstance(packet.body, Poses):
                 self.shared.quality.add(packet.body)
+                if self.shared.on_poses is not None:
+                    self.shared.on_poses(packet)
             if self.shared.trace is not None:
                 self.shared.trace.add(Packet(packet.seq, packet.t_capture_ns, self.name, None, (*packet.trace, span), packet.frames))
 

@@ -30,7 +30,7 @@ engines: {runtime: auto}
 budgets: {end_to_end_p95_ms: 100}
 metrics: {bind: "127.0.0.1:9464"}
 """
-TYPES = "capture.video, heatmap.paf, heatmap.topdown, lift.algebraic, publish.zmq, record.jsonl, smooth.one_euro, sync.instant, view.mosaic"
+TYPES = "capture.video, heatmap.paf, heatmap.topdown, lift.algebraic, lift.auto, lift.volumetric, publish.zmq, record.jsonl, smooth.one_euro, sync.instant, view.mosaic"
 INSPECT = "see posepipe inspect"
 
 
@@ -56,7 +56,7 @@ MISTAKES = {
     ),
     "a key at the top that is like none": (
         ("engines: {", "zzz: {"),
-        "hall.yaml:17: unknown key 'zzz'\n  -> valid here: budgets, chaos, engines, metrics, nodes, rig, studio",
+        "hall.yaml:17: unknown key 'zzz'\n  -> valid here: budgets, chaos, engines, metrics, nodes, rig, studio, truth",
     ),
     "unknown node type": (
         ("use: lift.algebraic", "use: lift.algebra"),
