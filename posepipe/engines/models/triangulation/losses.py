@@ -39,7 +39,7 @@ def soft_argmax_3d(logits: Tensor, *, joints_last: bool = True) -> Expected:
     _must_be_cubes(logits, joints_last)
     volumes = logits.movedim(-1, 1) if joints_last else logits
     probability = torch.softmax(volumes.flatten(2), dim=2).view(volumes.shape)
-    at = axis(volumes.shape[-1], logits)
+    at = axis(int(volumes.shape[-1]), logits)
     # The cube is a product of its axes: what is summed over the other two says all about one.
     along = torch.stack([probability.sum(dim=(3, 4)), probability.sum(dim=(2, 4)), probability.sum(dim=(2, 3))], dim=2)
     xyz = (along * at).sum(dim=-1)
@@ -96,7 +96,7 @@ def _mean(error: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _must_be_cubes(volumes: Tensor, joints_last: bool) -> None:
-    sides = volumes.shape[1:4] if joints_last else volumes.shape[2:]
+    sides = [int(s) for s in (volumes.shape[1:4] if joints_last else volumes.shape[2:])]
     if volumes.dim() != 5 or len(set(sides)) != 1 or sides[0] < 2:
         wanted = "[N,n,n,n,J]" if joints_last else "[N,J,n,n,n]"
         raise ValueError(f"volumes are {wanted} with n of 2 or more, these are {list(volumes.shape)}")
