@@ -14,6 +14,7 @@ from posepipe.calib.evaluate_figures import instant_errors_mm
 from posepipe.pipeline.errors import PosepipeError
 
 _ABSOLUTE, _RELATIVE = "#2b6cb0", "#dd8452"
+_LEGEND = 12
 
 
 def check() -> None:
@@ -42,7 +43,7 @@ def _against_truth(figure: Any, found: Mapping[str, Any], matched: Matched) -> N
     at = np.arange(len(rows))
     joints.bar(at - 0.2, [r["mpjpe_mm"] or 0 for r in rows.values()], 0.4, label="absolute", color=_ABSOLUTE)
     joints.bar(at + 0.2, [r["root_relative_mm"] or 0 for r in rows.values()], 0.4, label="seen from the hips", color=_RELATIVE)
-    joints.plot(at, [r["p95_mm"] or 0 for r in rows.values()], "k_", markersize=12, label="p95, absolute")
+    joints.plot(at - 0.2, [r["p95_mm"] or 0 for r in rows.values()], "k_", markersize=12, label="p95, absolute")
     joints.set_xticks(at, [name.replace("_", " ") for name in rows], rotation=60, ha="right", fontsize=8)
     _label(joints, "each joint", "", "error, mm")
 
@@ -54,12 +55,14 @@ def _against_truth(figure: Any, found: Mapping[str, Any], matched: Matched) -> N
     errors = instant_errors_mm(matched)
     for person in range(errors.shape[1]):
         time.plot(matched.t_s, errors[:, person], linewidth=1, label=f"person {person}")
+    time.set_ylim(bottom=0)
     _label(time, "each instant (a gap: missed or absent)", "time in the recording, s", "mean error, mm")
 
     groups = [r for r in found["by_visible"] if r["mpjpe_mm"] is not None]
     views.bar([r["cameras"] for r in groups], [r["mpjpe_mm"] for r in groups], color=_ABSOLUTE, label="mean")
     views.plot([r["cameras"] for r in groups], [r["p95_mm"] for r in groups], "k_", markersize=16, label="p95")
     views.set_xticks([r["cameras"] for r in groups])
+    views.margins(y=0.3)
     _label(views, "by the number of cameras that truly see the joint", "cameras", "error, mm")
 
 
@@ -85,7 +88,8 @@ def _label(axes: Any, title: str, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
-    if len(axes.get_legend_handles_labels()[1]):
+    axes.set_axisbelow(True)
+    if 0 < len(axes.get_legend_handles_labels()[1]) <= _LEGEND:
         axes.legend(fontsize=8)
 
 
