@@ -43,8 +43,9 @@ class Witness:
             raise RunError(e.what, where=self.place, hint=e.hint) from None
         for warning in found["warnings"]:
             logs.say(f"truth: {warning}", level=logging.WARNING, prefix="posepipe: warning: ")
-        kept = ("mpjpe_mm", "p95_mm", "pa_mpjpe_mm", "root_relative_mpjpe_mm", "joints_seen", "people", "instants")
-        return {**{key: found[key] for key in kept}, "per_joint_mm": {name: row["mpjpe_mm"] for name, row in found["per_joint"].items()}}
+        kept = ("mpjpe_mm", "p95_mm", "pa_mpjpe_mm", "root_relative_mpjpe_mm", "joints_seen", "people", "instants", "by_views_used")
+        per_joint = {name: row["mpjpe_mm"] for name, row in found["per_joint"].items()}
+        return {**{key: found[key] for key in kept}, "per_joint_mm": per_joint}
 
     def _run(self) -> Run:
         packets = [self.heard[seq] for seq in sorted(self.heard)]

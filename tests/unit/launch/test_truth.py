@@ -119,6 +119,7 @@ def test_the_summary_says_millimetres() -> None:
         f"{side}_{j}" for side in ("left", "right") for j in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
     }
     assert (found["people"]["matched"], found["instants"]["compared"]) == (24, 12)
+    assert [(g["views"], g["joints"], g["mpjpe_mm"]) for g in found["by_views_used"]] == [(3, 24 * 12, found["mpjpe_mm"])]
 
 
 def test_a_joint_without_confidence_was_not_seen() -> None:
