@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline.errors import PullError, did_you_mean
-from .card import Download, Member, MirrorOnly, NpmPackage, Preprocess, Source, TensorCard, Tolerance, Wheel, read_entries
+from .card import Download, Member, MirrorOnly, NpmPackage, Packaged, Preprocess, Source, TensorCard, Tolerance, Wheel, read_entries
 
 __all__ = [
     "PULL",
@@ -25,6 +25,7 @@ __all__ = [
     "Member",
     "MirrorOnly",
     "NpmPackage",
+    "Packaged",
     "Source",
     "TensorCard",
     "Wheel",
@@ -88,6 +89,8 @@ class Asset:
     @property
     def download(self) -> str:
         """The same in words."""
+        if isinstance(self.source, Packaged):
+            return "nothing, it comes with posepipe"
         size = f"{self.download_bytes / 1e6:.0f} MB" if self.download_bytes else "a file of unknown size"
         return f"{size} from a mirror folder (POSEPIPE_MIRROR)" if isinstance(self.source, MirrorOnly) else size
 
@@ -113,6 +116,9 @@ class Asset:
         if name and name not in names:
             raise PullError(f"{self.name!r} has no file {name!r}", hint=did_you_mean(name, names))
         if missing := self.missing():
+            if isinstance(self.source, Packaged):
+                what = f"posepipe's own file {missing[0].name!r} is missing or of another size"
+                raise PullError(what, where=str(self.folder), hint="reinstall posepipe")
             if self.beside is not None:
                 raise PullError(f"the card names {missing[0].name!r}, which is not beside it", where=str(self.beside), hint="put it there")
             hint = f"run `posepipe pull {self.name}` ({self.download})"
@@ -148,7 +154,8 @@ def read_card(text: str, *, where: str, beside: Path | None = None) -> dict[str,
         if e.source is None and beside is None:
             raise PullError(f"[{name}] has no source", where=where, hint="add the table [source], see docs/models.md")
         tables = (e.files, e.skeleton, e.inputs, e.outputs, e.measured, e.preprocess, e.decoder, e.tolerance, e.detector, e.not_run)
-        found[name] = Asset(name, e.kind, e.summary, e.licence, e.source or _BESIDE, *tables, beside=beside)
+        folder = Path(where).parent if beside is None and isinstance(e.source, Packaged) else beside
+        found[name] = Asset(name, e.kind, e.summary, e.licence, e.source or _BESIDE, *tables, beside=folder)
     return found
 
 

@@ -72,7 +72,15 @@ class MirrorOnly(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     bytes: int = 0
 
 
-Source = Wheel | NpmPackage | Download | MirrorOnly
+class Packaged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="packaged"):
+    """Files that come with posepipe itself, beside the card: networks that its own training made."""
+
+    filename: str = ""
+    sha256: str = ""
+    bytes: int = 0
+
+
+Source = Wheel | NpmPackage | Download | MirrorOnly | Packaged
 
 
 class TensorCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,7 +149,13 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "preprocess": Preprocess,
     "tolerance": Tolerance,
 }
-_SOURCES: dict[str, type[msgspec.Struct]] = {"pypi": Wheel, "npm": NpmPackage, "https": Download, "mirror": MirrorOnly}
+_SOURCES: dict[str, type[msgspec.Struct]] = {
+    "pypi": Wheel,
+    "npm": NpmPackage,
+    "https": Download,
+    "mirror": MirrorOnly,
+    "packaged": Packaged,
+}
 
 
 def read_entries(text: str, *, where: str) -> dict[str, Entry]:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError, PullError, did_you_mean
 from ..pipeline.packet import Frame
-from ..pipeline.skeleton import Skeleton, skeleton
+from ..pipeline.skeleton import COCO17, Skeleton, skeleton
 from .assets import Asset, asset, catalogue, find
 from .crop import Pixels, Rois, crop_rgb, image_from_crop, to_image, warm_up
-from .decoders import Joints, People, decoder_options, family, open_decoder, stub_answers
+from .decoders import Joints, MapLayout, People, decoder_options, family, open_decoder, open_maps_decoder, stub_answers
 from .engine import Contract, Engine, EngineOptions, open_engine
 from .regions import Detection, Regions
 
@@ -72,15 +72,32 @@ def onnx_of(card: Asset) -> Path:
     return onnx_path(card, view_of(card))
 
 
+def has_maps(name: str) -> bool:
+    """Whether that network for the joints of one person has heatmaps of coco17's joints to hand out. Raises as `topdown_card`."""
+    card = topdown_card(name)
+    if not family(card).maps:
+        return False
+    try:
+        open_maps_decoder(card)
+    except PullError:  # it works as before without them
+        return False
+    return True
+
+
 class Network:
     """An opened network: crops of frames in, what its decoder makes of them out. Not for several threads at once."""
 
-    def __init__(self, card: Asset, options: EngineOptions, *, batch: int) -> None:
+    def __init__(self, card: Asset, options: EngineOptions, *, batch: int, maps: bool = False) -> None:
         """Open the network of a card and run it once for every batch size up to `batch`. The runtime `stub` sees an upright person in
-        every crop. Raises PullError when it was not fetched or the card is wrong, EngineError when it cannot be run."""
+        every crop. maps: hand out its heatmaps beside the joints. Raises PullError when it was not fetched or the card is wrong,
+        EngineError when it cannot be run."""
         assert card.preprocess is not None, card.name
         self.card, p = card, card.preprocess
-        self._decode = open_decoder(card)
+        self.map_layout: MapLayout | None = None
+        if maps:
+            self._decode, self.map_layout = open_maps_decoder(card)
+        else:
+            self._decode = open_decoder(card)
         contract = Contract.of(card.inputs, card.outputs)
         ((self._input, tensor),) = card.inputs.items()
         if tensor.shape[0] == 1 and options.instances == 1:
@@ -136,33 +153,60 @@ class TopDown:
     engine: what runs the network. skeleton: the order of the joints. regions: where it wants to look. Not for several threads at once.
     """
 
-    def __init__(self, name: str, options: EngineOptions, *, batch: int = 4) -> None:
+    def __init__(self, name: str, options: EngineOptions, *, batch: int = 4, maps: bool = False) -> None:
         """Open a network by the name or path of its card (`blazepose.full`, `movenet.thunder`, `my_net/card.toml`, or `stub`) and run it
-        once for every batch size up to `batch`. Raises PullError when it was not fetched, EngineError when it cannot be run.
+        once for every batch size up to `batch`. maps: for `infer_maps`, of a network that `has_maps`. Raises PullError when it was not
+        fetched, EngineError when it cannot be run.
         """
         card = topdown_card(name)
         assert card.preprocess is not None
         self.skeleton: Skeleton = skeleton(card.skeleton)
         self.regions = Regions(self.skeleton, card.preprocess)
-        self._network = Network(card, _options(name, options), batch=batch)
+        self._network = Network(card, _options(name, options), batch=batch, maps=maps)
         self.engine = self._network.engine
+
+    @property
+    def map_shape(self) -> tuple[int, int, int] | None:
+        """[h,w,17] of the heatmaps of one region; None when it was not opened for them."""
+        layout = self._network.map_layout
+        return None if layout is None else (layout.size[1], layout.size[0], len(COCO17.joints))
 
     def infer(self, frames: Sequence[Frame], rois: Rois) -> tuple[F32, F32]:
         """The joints in N regions, region i being of frames[i].
 
         Returns uv_px [N,J,2] (pixels of the frame, pixel centres at integers) and conf [N,J]; NaN and 0 where there is no region.
         """
+        return self._infer(frames, rois)[:2]
+
+    def infer_maps(self, frames: Sequence[Frame], rois: Rois) -> tuple[F32, F32, F32, F32]:
+        """The joints and the heatmaps in N regions: uv_px and conf as of `infer`, then maps [N,h,w,17] (probabilities of coco17's joints) and
+        the regions [N,4] that they cover, both as `ViewPoses` has them; zeros and NaN where there is no region."""
+        layout = self._network.map_layout
+        assert layout is not None, "opened without maps"
+        uv_px, conf, found = self._infer(frames, rois)
+        (at,) = np.nonzero(rois.there)
+        covered = np.full((len(rois), 4), np.nan, np.float32)
+        if found is None or found.maps is None:
+            return uv_px, conf, np.zeros((len(rois), layout.size[1], layout.size[0], len(COCO17.joints)), np.float32), covered
+        covered[at] = map_regions(Rois(rois.centre_px[at], rois.side_px[at], rois.angle_rad[at]), layout, size=self._network.size)
+        if len(at) == len(rois):
+            return uv_px, conf, found.maps, covered
+        maps = np.zeros((len(rois), *found.maps.shape[1:]), np.float32)
+        maps[at] = found.maps
+        return uv_px, conf, maps, covered
+
+    def _infer(self, frames: Sequence[Frame], rois: Rois) -> tuple[F32, F32, Joints | None]:
         if len(frames) != len(rois):
             raise EngineError(f"{len(rois)} regions need as many frames, given were {len(frames)}")
         joints = len(self.skeleton.joints)
         uv_px, conf = np.full((len(rois), joints, 2), np.nan, np.float32), np.zeros((len(rois), joints), np.float32)
         (at,) = np.nonzero(rois.there)
         if not len(at):
-            return uv_px, conf
+            return uv_px, conf, None
         maps = image_from_crop(Rois(rois.centre_px[at], rois.side_px[at], rois.angle_rad[at]), size=self._network.size)
         found: Joints = self._network([frames[i] for i in at.tolist()], maps)
         uv_px[at], conf[at] = to_image(maps, found.uv_px), found.conf
-        return uv_px, conf
+        return uv_px, conf, found
 
     def close(self) -> None:
         """Close the engine."""
@@ -195,6 +239,15 @@ class PersonDetector:
     def close(self) -> None:
         """Close the engine."""
         self._network.close()
+
+
+def map_regions(rois: Rois, layout: MapLayout, *, size: tuple[int, int]) -> F64:
+    """What maps cover of the frame: centre, longer side and angle [N,4] of a region whose cells lie as `ViewPoses` says, for crops of `size`."""
+    (wide, high), scale = layout.size, rois.side_px / max(size)
+    middle = [layout.cell_px * cells / 2 + layout.offset_px - (pixels - 1) / 2 for cells, pixels in zip((wide, high), size, strict=True)]
+    cos, sin = np.cos(rois.angle_rad), np.sin(rois.angle_rad)
+    moved = np.stack([cos * middle[0] - sin * middle[1], sin * middle[0] + cos * middle[1]], axis=1) * scale[:, None]
+    return np.column_stack([rois.centre_px + moved, scale * layout.cell_px * max(wide, high), rois.angle_rad])
 
 
 def _options(name: str, options: EngineOptions) -> EngineOptions:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from ..pipeline.errors import ChecksumError, PullError
 from . import index
-from .assets import Asset, Download, Member, MirrorOnly, NpmPackage, Source, Wheel, asset, catalogue, home
+from .assets import Asset, Download, Member, MirrorOnly, NpmPackage, Packaged, Source, Wheel, asset, catalogue, home
 from .files import write_whole
 
 Report = Callable[[str, int, int], None]
@@ -37,6 +37,8 @@ def fetch(name: str, *, progress: Report | None = None) -> Path:
     report: Report = progress if progress is not None else _silent
     if wanted.present():
         return wanted.folder
+    if isinstance(wanted.source, Packaged):
+        return wanted.path()  # says what is missing: it is nowhere to be fetched
     try:
         with _alone(wanted, report):
             if wanted.present() or _from_mirror(wanted, report):
@@ -56,8 +58,11 @@ def fetch(name: str, *, progress: Report | None = None) -> Path:
 
 
 def intact(wanted: Asset) -> bool:
-    """Whether every file of an asset has the sum that its card names; a file that has not is removed, to be fetched again."""
+    """Whether every file of an asset has the sum that its card names; a file that has not is removed, to be fetched again. What came with
+    posepipe is never removed: ChecksumError."""
     wrong = [path for f in wanted.files if (path := wanted.folder / f.name).is_file() and not _accepted(f, _sha256(path))]
+    if wrong and isinstance(wanted.source, Packaged):
+        raise ChecksumError("posepipe's own file is not what its card names", where=str(wrong[0]), hint="reinstall posepipe")
     for path in wrong:
         path.unlink()
     return not wrong and wanted.present()
@@ -107,6 +112,7 @@ def _download(wanted: Asset, report: Report) -> Path:
     if isinstance(source, MirrorOnly):
         hint = f"put {wanted.files[0].name} into a folder and set POSEPIPE_MIRROR to that; it is found by its sha256 {wanted.files[0].sha256} ({source.publisher})"
         raise PullError(f"{wanted.name!r} is nowhere to be downloaded in this form", hint=hint)
+    assert not isinstance(source, Packaged), "there is nothing to download"
     part = _downloads() / f"{source.filename}.part"
     try:
         if not (source.bytes and part.exists() and part.stat().st_size == source.bytes):

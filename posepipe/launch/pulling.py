@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from posepipe.engines.assets import MirrorOnly, asset, catalogue
+from posepipe.engines.assets import MirrorOnly, Packaged, asset, catalogue
 from posepipe.engines.pull import fetch, intact, on_terminal
 
 
@@ -32,7 +32,8 @@ def pull(names: Sequence[str], *, everything: bool = False, listing: bool = Fals
 def _list() -> None:
     table = Table("name", "what", "licence", "here", box=None, pad_edge=False, header_style="bold")
     for name, one in catalogue().items():
-        here = f"yes, {one.size_bytes / 1e6:.1f} MB" if one.present() else f"no, would fetch {one.download}"
+        comes = ", comes with posepipe" if isinstance(one.source, Packaged) else ""
+        here = f"yes, {one.size_bytes / 1e6:.1f} MB{comes}" if one.present() else f"no, would fetch {one.download}"
         table.add_row(name, f"{one.summary} ({one.not_run})" if one.not_run else one.summary, one.licence, here)
     Console().print(table)
     print("\nposepipe pull NAME... fetches, posepipe pull --all fetches everything.")

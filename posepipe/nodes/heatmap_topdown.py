@@ -15,7 +15,7 @@ from posepipe.calib.project import project
 from posepipe.calib.rig import Rig
 from posepipe.engines.crop import Rois
 from posepipe.engines.engine import EngineOptions
-from posepipe.engines.network import STUB, PersonDetector, TopDown, detector_card, onnx_of, topdown_card
+from posepipe.engines.network import STUB, PersonDetector, TopDown, detector_card, has_maps, onnx_of, topdown_card
 from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
 from posepipe.pipeline.node import Caps, Context, Latest, Node, NodeSettings
 from posepipe.pipeline.packet import F64, FrameSet, Packet, Poses, ViewPoses, readonly
@@ -78,6 +78,10 @@ class HeatmapTopdown(Node):
         return Caps(skeleton=topdown_card(settings.engine).skeleton)
 
     @classmethod
+    def gives_maps(cls, settings: Settings) -> bool:
+        return has_maps(settings.engine)
+
+    @classmethod
     def needs(cls, settings: Settings) -> tuple[str, ...]:
         return tuple(n for n in (settings.engine, _detector(settings)) if n != STUB)
 
@@ -95,7 +99,7 @@ class HeatmapTopdown(Node):
         except msgspec.ValidationError as e:
             raise EngineError(f"engines: {e}", hint="correct engines: in the studio file") from e
         views = len(ctx.cameras)
-        self._heatmaps = TopDown(self.settings.engine, options, batch=views * self.settings.max_people)
+        self._heatmaps = TopDown(self.settings.engine, options, batch=views * self.settings.max_people, maps=ctx.gives.maps)
         self._detector = PersonDetector(_detector(self.settings), options, batch=views)
         layout = self._heatmaps.skeleton
         self._body = np.array(layout.body)
@@ -132,14 +136,27 @@ class HeatmapTopdown(Node):
         uv_px = np.full((people, views, joints, 2), np.nan, np.float32)
         conf = np.zeros((people, views, joints), np.float32)
         side_px = np.zeros((people, views), np.float32)
+        shape = self._heatmaps.map_shape
+        maps = covered = None
+        if shape is not None:
+            maps, covered = np.zeros((people, views, *shape), np.float32), np.full((people, views, 4), np.nan, np.float32)
         if rois is not None:
             at = [i for i in frames.sync.views if rois.there[i]]
             cut = Rois(rois.centre_px[at], rois.side_px[at], rois.angle_rad[at])
-            uv_px[0, at], conf[0, at] = self._heatmaps.infer([frames.frames[frames.cameras[i]] for i in at], cut)
+            seen = [frames.frames[frames.cameras[i]] for i in at]
+            if maps is None or covered is None:
+                uv_px[0, at], conf[0, at] = self._heatmaps.infer(seen, cut)
+            else:
+                uv_px[0, at], conf[0, at], found, covered[0, at] = self._heatmaps.infer_maps(seen, cut)
+                if len(at) == views:
+                    maps = found[None]
+                else:
+                    maps[0, at] = found
             side_px[0, at] = cut.side_px
-        for array in (uv_px, conf, side_px):
-            readonly(array)
-        return ViewPoses(frames.cameras, self._heatmaps.skeleton.name, frames.sync, ids, uv_px, conf, side_px)
+        for array in (uv_px, conf, side_px, maps, covered):
+            if array is not None:
+                readonly(array)
+        return ViewPoses(frames.cameras, self._heatmaps.skeleton.name, frames.sync, ids, uv_px, conf, side_px, maps, covered)
 
     def close(self) -> None:
         for opened in (getattr(self, "_heatmaps", None), getattr(self, "_detector", None)):

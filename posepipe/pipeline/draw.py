@@ -53,7 +53,8 @@ def _caps(node: PlanNode) -> str:
     if node.ports.output is None:
         return "sink"
     rate = f"{node.caps.frame_rate_hz:g} Hz" if node.caps.frame_rate_hz else ""
-    return ", ".join(filter(None, (node.ports.output.__name__, node.caps.skeleton, rate)))
+    maps = "with heatmaps" if node.caps.maps else ""
+    return ", ".join(filter(None, (node.ports.output.__name__, node.caps.skeleton, maps, rate)))
 
 
 def text(plan: Plan) -> str:

@@ -367,11 +367,13 @@ class _Planner:
 
     def _caps(self, nodes: list[PlanNode]) -> list[PlanNode]:
         made: dict[str, PlanNode] = {}
+        asked = {writer for n in nodes if n.cls.wants_maps for names in n.inputs.values() for writer in names}
         for node in nodes:
             arriving = {port: _merged([made[n].caps for n in names]) for port, names in node.inputs.items()}
             try:
                 node.cls.check(node.settings, arriving)
                 caps = node.cls.caps(node.settings, arriving)
+                caps = replace(caps, maps=node.name in asked and node.cls.gives_maps(node.settings))
             except GraphError as e:
                 self._wrong(("nodes", node.base), f"node {node.base!r}: {e.what}", e.hint)
                 caps = Caps()

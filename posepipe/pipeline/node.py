@@ -50,11 +50,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What a port says beyond its type. Empty means: does not apply."""
+    """What a port says beyond its type. Empty means: does not apply. maps: `ViewPoses` with heatmaps, since a node behind it wants them."""
 
     skeleton: str = ""
     cameras: tuple[str, ...] = ()
     frame_rate_hz: float = 0.0
+    maps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class Context:
     drop: Callable[[Any, str], None]
     warn: Callable[[str], None]
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("posepipe"))
+    gives: Caps = field(default_factory=Caps)
+    """What the plan says of the node's own output."""
 
 
 class Node:
@@ -90,6 +93,8 @@ class Node:
     """A frame that reaches this sink counts as published in the ledger."""
     needs_rig: ClassVar[bool] = False
     """Refused in a studio without a calibration."""
+    wants_maps: ClassVar[bool] = False
+    """It reads the heatmaps of `ViewPoses`: a node before it that has them (`gives_maps`) hands them on, and otherwise nobody makes them."""
     own_process: ClassVar[bool] = False
     """By default the node is placed in a worker of its own (captures, and sinks too slow for the live path)."""
     default_queue: ClassVar[tuple[int, str]] = (2, "drop_oldest")
@@ -105,6 +110,11 @@ class Node:
     def caps(cls, settings: Any, inputs: Mapping[str, Caps]) -> Caps:
         """What leaves this node, given what arrives. Default: what arrives at the first port."""
         return next(iter(inputs.values()), Caps())
+
+    @classmethod
+    def gives_maps(cls, settings: Any) -> bool:
+        """Whether its `ViewPoses` can have heatmaps. They are made where `Context.gives` says so."""
+        return False
 
     @classmethod
     def check(cls, settings: Any, inputs: Mapping[str, Caps]) -> None:

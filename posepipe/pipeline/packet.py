@@ -103,6 +103,11 @@ class ViewPoses:
     uv_px [P,C,J,2]: pixels of the camera's own video frame (distorted, pixel centres at integer coordinates), NaN where
     there is nothing. conf [P,C,J]: 0..1, 0 means not seen. ids [P]: identity of the person the views were cut for,
     -1 when it is new. side_px [P,C]: side of the square that the network looked at (what a heatmap cell is worth in pixels).
+
+    maps [P,C,h,w,17] and rois [P,C,4] are there where the network has heatmaps and a node that reads them asks (`Node.wants_maps`): the
+    probability of coco17's joints in every cell, channel last, and the regions of the videos that they cover: centre (x, y) and longer side in
+    pixels, angle in radians as in `engines.crop.Rois`; NaN where a view has none. Cell (column i, row k) of a map lies (i - w/2, k - h/2) * side / max(w, h)
+    from the centre along the region's own axes: with BlazePose a cell is its upper left corner.
     """
 
     cameras: tuple[str, ...]
@@ -112,6 +117,8 @@ class ViewPoses:
     uv_px: F32
     conf: F32
     side_px: F32
+    maps: F32 | None = None
+    rois: F32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

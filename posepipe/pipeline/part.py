@@ -112,6 +112,7 @@ class Part:
             drop=slot.drop,
             warn=self.around.warn,
             log=slot.log,
+            gives=planned.caps,
         )
 
     # life -------------------------------------------------------------------------------------------------------------------

@@ -26,10 +26,23 @@ Outputs = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Joints:
-    """Key points of the one person in every item. uv_px [N,J,2]; conf [N,J] 0..1. NaN in them means that the network gave NaN."""
+    """Key points of the one person in every item. uv_px [N,J,2]; conf [N,J] 0..1. NaN in them means that the network gave NaN.
+
+    maps [N,h,w,17]: the probability of coco17's joints in every cell, where the decoder was opened for them.
+    """
 
     uv_px: F32
     conf: F32
+    maps: F32 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MapLayout:
+    """Cell (c, r) of a map of `size` (width, height) is at pixel offset_px + cell_px * (c, r) of the network's input."""
+
+    size: tuple[int, int]
+    cell_px: float
+    offset_px: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +60,23 @@ Decoder = Callable[[Outputs], Any]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One kind of decoder. gives: `joints`: `Joints` of one person; `people`: a list of `People`; `parts`: for a node of its own."""
+    """One kind of decoder. gives: `joints`: `Joints` of one person; `people`: a list of `People`; `parts`: for a node of its own;
+    `volume`: joints in a cube, for `engines.volume`. maps: it can hand out heatmaps beside joints."""
 
     module: str
-    gives: Literal["joints", "people", "parts"]
+    gives: Literal["joints", "people", "parts", "volume"]
+    maps: bool = False
 
 
 FAMILIES: dict[str, Family] = {
-    "heatmaps": Family("posepipe.engines.decoders.heatmaps", "joints"),
+    "heatmaps": Family("posepipe.engines.decoders.heatmaps", "joints", maps=True),
     "simcc": Family("posepipe.engines.decoders.simcc", "joints"),
     "regression": Family("posepipe.engines.decoders.regression", "joints"),
     "centre": Family("posepipe.engines.decoders.centre", "people"),
     "boxes": Family("posepipe.engines.decoders.boxes", "people"),
     "anchors": Family("posepipe.engines.models.blazepose.detector", "people"),
     "paf": Family("posepipe.engines.decoders.paf", "parts"),
+    "volume": Family("posepipe.engines.decoders.volume", "volume"),
 }
 
 
@@ -78,6 +94,14 @@ def open_decoder(card: Asset) -> Decoder:
     module, options = decoder_options(card)
     decoder: Decoder = module.decoder(options, card)
     return decoder
+
+
+def open_maps_decoder(card: Asset) -> tuple[Decoder, MapLayout]:
+    """The same for a network with heatmaps, which gives `Joints` with `maps`; and where their cells lie. PullError as `open_decoder`."""
+    module, options = decoder_options(card)
+    decoder: Decoder
+    decoder, layout = module.maps_decoder(options, card)
+    return decoder, layout
 
 
 def stub_answers(card: Asset) -> dict[str, NDArray[Any]]:
@@ -153,6 +177,7 @@ __all__ = [
     "Decoder",
     "Family",
     "Joints",
+    "MapLayout",
     "Outputs",
     "People",
     "decoder_options",
@@ -161,6 +186,7 @@ __all__ = [
     "must_be",
     "must_be_finite",
     "open_decoder",
+    "open_maps_decoder",
     "output_of",
     "size_of",
     "stub_answers",

@@ -8,6 +8,7 @@ weighted by their probabilities (MediaPipe's refine_landmarks_from_heatmap_calcu
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,9 +17,10 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from ...pipeline.skeleton import skeleton
+from ...pipeline.errors import PullError
+from ...pipeline.skeleton import COCO17, skeleton
 from ..assets import Asset
-from . import Decoder, Joints, Outputs, figure, must_be, must_be_finite, output_of, size_of
+from . import Decoder, Joints, MapLayout, Outputs, figure, must_be, must_be_finite, output_of, size_of
 
 F32 = NDArray[np.float32]
 _REFINE = {"argmax": 0, "quarter": 1, "dark": 2, "centroid": 3}
@@ -59,6 +61,60 @@ def decoder(options: Options, card: Asset) -> Decoder:
         return Joints(uv_px, conf)
 
     return decode
+
+
+def maps_decoder(options: Options, card: Asset) -> tuple[Decoder, MapLayout]:
+    """As `decoder`, with the maps of coco17's joints as probabilities, channel last; and where their cells lie.
+
+    PullError for a network whose maps cannot be told apart from its card: no fixed size, cells that are not square, a layout without
+    coco17's joints.
+    """
+    name, joints, here = output_of(card, options.output), skeleton(card.skeleton).joints, f"[{card.name}.outputs]"
+    if absent := [j for j in COCO17.joints if j not in joints]:
+        raise PullError(f"its skeleton {card.skeleton} has no {absent[0]}, so it has no heatmaps of coco17", where=here)
+    shape = card.outputs[name].shape
+    high, wide = (shape[2], shape[3]) if options.layout == "nchw" else (shape[1], shape[2])
+    across, down = size_of(card)
+    cell_px = options.cell_px or across / wide
+    if min(high, wide) < 2 or (not options.cell_px and across * high != down * wide):
+        raise PullError(
+            f"heatmaps of {wide} x {high} cells for a picture of {across} x {down}", where=here, hint="give the size in the card"
+        )
+    own = options.channels or range(len(joints))
+    channels = np.array([own[joints.index(j)] for j in COCO17.joints], np.int64)
+    decode = decoder(options, card)
+
+    def decode_with_maps(outputs: Outputs) -> Joints:
+        found: Joints = decode(outputs)
+        maps = outputs[name] if options.layout == "nchw" else np.moveaxis(outputs[name], -1, 1)
+        return replace(found, maps=probabilities(maps, channels=channels, logits=options.values == "logits"))
+
+    return decode_with_maps, MapLayout((wide, high), cell_px, options.offset_px)
+
+
+def probabilities(maps: F32, *, channels: NDArray[np.int64], logits: bool) -> F32:
+    """Some channels of maps [N,K,h,w] as probabilities 0..1, channel last [N,h,w,len(channels)]."""
+    picked = np.empty((len(maps), *maps.shape[2:], len(channels)), np.float32)
+    _pick(maps, channels, picked)
+    if logits:  # numpy's exponential runs on whole vectors, numba's does not
+        np.negative(picked, out=picked)
+        np.minimum(picked, np.float32(80), out=picked)
+        np.exp(picked, out=picked)
+        picked += np.float32(1)
+        np.reciprocal(picked, out=picked)
+    else:
+        np.clip(picked, 0, 1, out=picked)
+    return picked
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _pick(maps: Any, channels: Any, out: Any) -> None:
+    for n in range(out.shape[0]):
+        for r in range(out.shape[1]):
+            for j in range(out.shape[3]):
+                row = maps[n, channels[j], r]
+                for c in range(out.shape[2]):
+                    out[n, r, c, j] = row[c]
 
 
 def answers(options: Options, card: Asset) -> dict[str, NDArray[Any]]:
