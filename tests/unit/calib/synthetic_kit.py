@@ -1,8 +1,9 @@
-"""Made-up truths for tests that need no pictures."""
+"""Made-up truths for tests that need no pictures, and what tests with pictures need."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from posepipe.calib.synthetic_truth import FORMAT, Person, Scene, Truth
 
@@ -36,3 +37,12 @@ def made_up_truth(*, people: int = 1, cameras: int = 2, frames: int = 4, seed: i
         coco17_visible=rng.random((cameras, people, frames, 17)) < 0.5,
         action=np.zeros((people, frames), np.int16),
     )
+
+
+def needs_egl() -> None:
+    """Skip, saying what is missing, where nothing can be drawn."""
+    moderngl = pytest.importorskip("moderngl", reason='needs moderngl: pip install "posepipe[synth]"')
+    try:
+        moderngl.create_context(standalone=True, require=330, backend="egl").release()
+    except Exception as error:  # the binding raises bare Exception
+        pytest.skip(f"needs OpenGL through EGL (apt install libegl1 libgl1-mesa-dri): {error}")
