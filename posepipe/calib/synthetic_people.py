@@ -97,7 +97,7 @@ class Actor:
         """Joints [T,J,3] at times [T]; NaN when absent."""
         if layout not in self._joints:
             self._joints[layout] = self.posed.joints_m(layout)
-        joints = self._joints[layout]
+        joints = self._joints[layout][: len(self.clip.joints24_m)]
         at = np.asarray(t_s) * self.clip.fps
         first = np.floor(at).astype(np.int64)
         here = (first >= 0) & (at <= len(joints) - 1)
