@@ -70,7 +70,7 @@ class ConfidenceHead(nn.Module):
 
 
 class PoseResNet(nn.Module):
-    """Crops [B,3,H,W] float32, BGR, (value / 255 - mean) / std -> `Maps`; H and W multiples of 32, 384 as published.
+    """Crops [B,3,H,W] float32, BGR, (value / 255 - mean) / std -> `Maps`; H and W multiples of 32 (of 128 with confidences), 384 as published.
 
     alg_confidences, vol_confidences: with the confidence head of the algebraic (17) or of the volumetric network (32 channels).
     Raises EngineError for a depth that there is not.
