@@ -127,7 +127,7 @@ def watched() -> Iterator[list[Built]]:
     try:
         yield seen
     finally:
-        _watchers.remove(seen)
+        _watchers[:] = [w for w in _watchers if w is not seen]  # two that have seen the same are equal
 
 
 def kept() -> list[Kept]:
@@ -143,7 +143,7 @@ def kept() -> list[Kept]:
 
 
 class NoLock(OSError):
-    """The folder of builds cannot be written."""
+    """The folder of builds cannot be written, or its file system has no locks."""
 
 
 @contextlib.contextmanager
@@ -156,7 +156,11 @@ def alone(name: str) -> Iterator[None]:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as e:
             raise NoLock(e.errno, e.strerror, str(path)) from e
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as e:  # file systems of a network that have no locks
+            os.close(handle)
+            raise NoLock(e.errno, e.strerror, str(path)) from e
         if _is(path, handle):
             break
         os.close(handle)  # it was swept away while we waited: whoever comes next makes another

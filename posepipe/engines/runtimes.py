@@ -90,7 +90,8 @@ def runtimes() -> list[Runtime]:
 
 
 def choose(options: EngineOptions, path: Path) -> tuple[RuntimeName, str]:
-    """The runtime for a network, and why. EngineError, with what to do: the one asked for cannot be used here, or none can."""
+    """The runtime for a network, and why, also why a GPU that is here is left idle. EngineError, with what to do: the one asked for
+    cannot be used here, or none can."""
     known = {r.name: r for r in runtimes()}
     if options.runtime != "auto":
         _must_run(known[options.runtime], options)
@@ -98,11 +99,16 @@ def choose(options: EngineOptions, path: Path) -> tuple[RuntimeName, str]:
     why = ""
     if options.device != "cpu":
         wanted = [name for name in ON_GPU if known[name].usable and _on_gpu(known[name]) and _takes(name, options)]
-        if wanted and driver().gpus:
-            return wanted[0], f"auto: the first choice for {driver().gpus[0].name} of what is installed"
-        why = driver().why or "no runtime for the GPU is installed (`pip install posepipe[tensorrt]`, or torch)"
+        if wanted and (gpus := driver().gpus):
+            index = int(options.device.partition(":")[2] or 0)
+            if index >= len(gpus):
+                hint = f"the first is cuda:0, the last cuda:{len(gpus) - 1}"
+                raise EngineError(f"device is {options.device}: this machine has {len(gpus)} GPU{'s' * (len(gpus) > 1)}", hint=hint)
+            return wanted[0], f"auto: the first choice for {gpus[index].name} of what is installed"
+        why = driver().why or _idle(known, options)
         if options.device != "auto":
             raise EngineError(f"device is {options.device}: {why}", hint="write `device: auto`, which takes the processor then")
+    idle = f"; {driver().gpus[0].name} is idle: {why}" if why and driver().gpus else ""
     names = [name for name in ON_CPU if known[name].usable and _takes(name, options)]
     if not names:
         precision = f" that can do {options.precision}" if options.precision != "auto" else ""
@@ -110,15 +116,25 @@ def choose(options: EngineOptions, path: Path) -> tuple[RuntimeName, str]:
     if len(names) > 1:
         from .timings import fastest
 
-        return fastest(path, options, {name: known[name].version for name in names})
+        name, reason = fastest(path, options, {name: known[name].version for name in names})
+        return name, reason + idle
     if names == ["onnxruntime"] and not known["openvino"].usable:
-        return "onnxruntime", "auto: OpenVINO is not installed (`pip install posepipe[openvino]` is up to twice as fast)"
-    return names[0], f"auto: the only one here{' for ' + options.precision if options.precision != 'auto' else ''}"
+        return "onnxruntime", "auto: OpenVINO is not installed (`pip install posepipe[openvino]` is up to twice as fast)" + idle
+    return names[0], f"auto: the only one here{' for ' + options.precision if options.precision != 'auto' else ''}" + idle
+
+
+def _idle(known: Mapping[RuntimeName, Runtime], options: EngineOptions) -> str:
+    """Why no runtime uses the GPU that is here."""
+    installed = [known[name] for name in ON_GPU if known[name].version and _on_gpu(known[name])]
+    if not installed:
+        return "no runtime for the GPU is installed (`pip install posepipe[tensorrt]`, or torch)"
+    return "; ".join(f"{r.name} has no {options.precision}" if r.usable else f"{r.name} is {r.why}" for r in installed)
 
 
 def _takes(name: RuntimeName, options: EngineOptions) -> bool:
-    """What auto need not try: ONNX Runtime has no bf16 on a processor, TensorRT takes neither bf16 nor int8 from a file."""
-    lacks: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("bf16",), "tensorrt": ("bf16", "int8"), "tensorrt_rtx": ("bf16", "int8")}
+    """What auto need not try: ONNX Runtime has no bf16 on a processor, TensorRT takes neither bf16 nor int8 from a file, torch no int8."""
+    gpu = ("bf16", "int8")
+    lacks: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("bf16",), "tensorrt": gpu, "tensorrt_rtx": gpu, "torch": ("int8",)}
     return options.precision not in lacks.get(name, ())
 
 

@@ -5,20 +5,20 @@ A verdict holds for one network (SHA-256 of its ONNX file), runtime and version,
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from ..pipeline.errors import EngineError
 from .assets import home
-from .cache import sha256_of
+from .cache import alone, sha256_of
 from .device import processor
 from .engine import EngineOptions
 from .files import cannot_keep, write_whole
+
+_LOG = logging.getLogger("posepipe")
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -55,17 +55,20 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def kept() -> list[Verdict]:
-    """All verdicts on this machine; none when the file is damaged."""
+    """All verdicts on this machine; none, with a warning, when the file cannot be read: what was refused is not refused then."""
     try:
         return msgspec.json.decode(_file().read_bytes(), type=list[Verdict])
-    except (OSError, msgspec.DecodeError):
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.DecodeError) as e:
+        _LOG.warning("%s: what was verified cannot be read (%s), so nothing is refused for it; verify again", _file(), e)
         return []
 
 
 def keep(found: Sequence[Verdict]) -> None:
     """Add verdicts; those of the same network, runtime and precision take the place of older ones. EngineError when they cannot be kept."""
     try:
-        with _alone():
+        with alone("verified"):
             old = [v for v in kept() if not any(v.holds_for(new) for new in found)]
             write_whole(_file(), msgspec.json.format(msgspec.json.encode([*old, *found]), indent=1) + b"\n")
     except OSError as e:
@@ -95,17 +98,6 @@ def heed(path: Path, options: EngineOptions, *, runtime: str, version: str, reas
 
 def _file() -> Path:
     return home() / "engines" / "verified.json"
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    _file().parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(_file().with_name(".verified.json.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def cpu() -> str:

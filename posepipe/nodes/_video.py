@@ -152,7 +152,7 @@ class RecordedVideo:
             return
         if not self._begun:
             self._begun = self._begin(self._next)
-        elif self._begun:
+        else:
             self._next.make_ready(HELD_BACK - len(self._now.times))
 
     def _begin(self, playing: Round) -> bool:

@@ -199,6 +199,15 @@ def test_what_became_of_every_wish_is_told() -> None:
     assert inner[0].key == KEY
 
 
+def test_who_stops_listening_stops_nobody_else() -> None:
+    """Lists that have seen the same are equal, and not the same."""
+    with watched() as outer:
+        with watched():
+            pass
+        build(KEY, lambda: b"engine")
+    assert [b.how for b in outer] == ["built"]
+
+
 def test_the_list_has_the_last_used_first_and_names_what_is_no_build(tmp_path: Path) -> None:
     network = tmp_path / "network.onnx"
     build(KEY, lambda: b"one", source=network)
@@ -256,6 +265,18 @@ def test_a_lock_that_is_swept_away_while_one_waits_is_made_anew() -> None:
         order.append("first")
     waiter.join(30)
     assert order == ["first", "second"]
+
+
+def test_a_file_system_without_locks_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(room.fcntl, "flock", none)
+    open_before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    with watched() as told:
+        assert build(KEY, lambda: b"engine") == (b"engine", True)
+    assert (told[0].how, told[0].why) == ("not kept", "No locks available")
+    assert not open_before or len(os.listdir("/proc/self/fd")) == open_before
 
 
 def test_sweeping_where_nothing_is() -> None:

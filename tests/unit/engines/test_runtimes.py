@@ -118,6 +118,7 @@ def test_a_package_without_a_version_is_usable(here: Callable[..., None], monkey
         ((ONE_GPU, {"torch": "2+cpu", "openvino": "1"}), {}, "openvino"),
         ((ONE_GPU, {"torch": "2", "openvino": "1"}), {"device": "cpu"}, "openvino"),
         ((ONE_GPU, {"onnxruntime": "1"}), {}, "onnxruntime"),
+        ((ONE_GPU, {"torch": "2", "openvino": "1"}), {"precision": "int8"}, "openvino"),
         ((NO_GPU, {"torch": "2", "tensorrt": "1", "pycuda": "1", "onnxruntime": "1"}), {}, "onnxruntime"),
         ((NO_GPU, {"onnxruntime": "1", "openvino": "1"}), {"precision": "bf16"}, "openvino"),
     ],
@@ -128,12 +129,29 @@ def test_auto_takes_a_gpu_first_and_of_runtimes_the_one_that_can(here: Any, mach
     name, why = choose(EngineOptions(**wants), Path("none.onnx"))
     assert name == takes
     assert why.startswith("auto: ")
+    assert ("is idle" in why) == (takes in ("openvino", "onnxruntime") and found is ONE_GPU and wants.get("device") != "cpu")
+
+
+@pytest.mark.parametrize(
+    ("versions", "precision", "says"),
+    [
+        ({"openvino": "1"}, "auto", "no runtime for the GPU is installed"),
+        ({"openvino": "1", "torch": "2+cpu"}, "auto", "no runtime for the GPU is installed"),
+        ({"openvino": "1", "tensorrt": "11"}, "auto", "tensorrt is installed, 11, but pycuda is not"),
+        ({"openvino": "1", "torch": "2"}, "int8", "torch has no int8"),
+    ],
+)
+def test_a_gpu_that_is_left_idle_is_said_with_the_reason(here: Any, versions: Any, precision: Any, says: str) -> None:
+    here(ONE_GPU, **versions)
+    assert f"; NVIDIA Some GPU is idle: {says}" in choose(EngineOptions(precision=precision), Path("none.onnx"))[1]
 
 
 @pytest.mark.parametrize(
     ("machine", "wants", "says"),
     [
         ((NO_GPU, {"openvino": "1"}), {"device": "cuda"}, ["device is cuda: no NVIDIA driver", "device: auto"]),
+        ((ONE_GPU, {"torch": "2"}), {"device": "cuda:1"}, ["device is cuda:1: this machine has 1 GPU", "the last cuda:0"]),
+        ((ONE_GPU, {"torch": "2"}), {"device": "cuda", "precision": "int8"}, ["device is cuda: torch has no int8", "device: auto"]),
         ((ONE_GPU, {"openvino": "1"}), {"device": "cuda"}, ["no runtime for the GPU is installed", "posepipe[tensorrt]"]),
         ((NO_GPU, {}), {}, ["no inference runtime is installed", "posepipe[openvino]"]),
         ((NO_GPU, {"onnxruntime": "1"}), {"precision": "bf16"}, ["no inference runtime that can do bf16"]),

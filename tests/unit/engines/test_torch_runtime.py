@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -317,3 +318,20 @@ def test_memory_that_is_not_enough_for_one_is_an_error(made: Made, monkeypatch: 
     monkeypatch.setattr(one, "_compute", none)
     with pytest.raises(EngineError, match="no memory for a batch of one"):
         one({"x": noise(2, 3)})
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", False), ("fp16", True), ("auto", True)])
+def test_fp32_on_a_gpu_is_float32_throughout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, kept: bool) -> None:
+    """cuDNN's convolutions are TF32 otherwise. No GPU is needed: it is settled before the file is read, which is not there."""
+    monkeypatch.setattr(runtime, "_device", lambda wanted, where: SimpleNamespace(type="cuda"))
+    how = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [one.allow_tf32 for one in how]
+    try:
+        for one in how:
+            one.allow_tf32 = True
+        with pytest.raises(EngineError, match="not a network that torch can load"):
+            runtime.TorchEngine(tmp_path / "none.onnx", EngineOptions(precision=precision), "")
+        assert [one.allow_tf32 for one in how] == [kept, kept]
+    finally:
+        for one, value in zip(how, before, strict=True):
+            one.allow_tf32 = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from posepipe.engines import cache as room
 from posepipe.engines import verdicts
 from posepipe.engines.assets import Asset, asset
 from posepipe.engines.cache import sha256_of
@@ -228,13 +230,34 @@ def test_a_verdict_without_key_points_can_be_kept_and_said(network: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[{"network": "x"}]', b"\xff\xfe"])
-def test_a_damaged_file_counts_as_none_and_is_written_anew(network: Path, content: bytes) -> None:
+def test_a_damaged_file_counts_as_none_and_is_said(network: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     verdicts.keep([verdict(network, "onnxruntime", "fp16")])
     verdicts._file().write_bytes(content)
     assert verdicts.kept() == []
+    assert "so nothing is refused for it; verify again" in caplog.text
     open_engine(network, EngineOptions(runtime="onnxruntime", precision="fp16")).close()
     verdicts.keep([verdict(network, "onnxruntime", "fp16")])
     assert len(msgspec.json.decode(verdicts._file().read_bytes())) == 1
+
+
+def test_two_who_keep_verdicts_at_once_lose_none_although_locks_are_swept(network: Path) -> None:
+    """The one who waits for a lock that is swept away takes a new one, which newcomers see."""
+    inside, done = threading.Event(), []
+
+    def waits() -> None:
+        inside.set()
+        verdicts.keep([verdict(network, "onnxruntime", "int8")])
+        done.append(room.folder() / ".verified.lock")
+
+    waiter = threading.Thread(target=waits)
+    with room.alone("verified"):
+        waiter.start()
+        assert inside.wait(30)
+        (room.folder() / ".verified.lock").unlink()
+    waiter.join(30)
+    assert done[0].exists()
+    verdicts.keep([verdict(network, "onnxruntime", "fp16")])
+    assert {v.precision for v in verdicts.kept()} == {"int8", "fp16"}
 
 
 def test_verdicts_that_cannot_be_kept_are_said(network: Path, cache: Path) -> None:
