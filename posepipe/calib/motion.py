@@ -44,7 +44,7 @@ def read_motion(path: Path) -> dict[str, Clip]:
             whole = Clip(name, float(about.get("fps", FPS)), str(about.get("label", "")), *arrays)
             clips |= {piece.name: piece for piece in pieces(whole)}
     if not clips:
-        raise SourceError("there is no clip in it", where=str(path), hint=_HINT)
+        raise SourceError("no clip in it has 0.4 s without a jump", where=str(path), hint=_HINT)
     return clips
 
 
