@@ -19,7 +19,7 @@ from posepipe.engines.decoders.boxes import grid, keep
 from posepipe.pipeline.errors import EngineError, PullError
 from posepipe.pipeline.skeleton import COCO17, skeleton
 
-MODELS = sorted(n for n, a in catalogue().items() if a.decoder and family(a).gives != "parts")
+MODELS = sorted(n for n, a in catalogue().items() if a.decoder and family(a).gives in ("joints", "people"))
 SIZE = (192, 256)
 
 
