@@ -49,6 +49,7 @@ class Noise:
         """stats: None is `statistics()`, those of the shipped network."""
         self._rng, self.stats = rng, stats or shipped()
         self._tables = tables(self.stats)
+        self._begun = False
         self._bias = rng.standard_normal((_JOINTS, 3, 2)) * self._tables[0][:, None, None, 0]
         self._state = tuple(
             np.zeros(n) for n in (cameras, (cameras, _JOINTS), (cameras, _JOINTS, 2), (cameras, 2), (cameras, _JOINTS, _CHANCES))
@@ -57,13 +58,14 @@ class Noise:
     def step(
         self, uv: F64, hidden: Bools, *, dt_s: float = math.inf, size: int = 64, others: F64 | None = None, out: F32 | None = None
     ) -> Seen:
-        """The next instant, `dt_s` after the last (inf: as if nothing had been before).
+        """The next instant, `dt_s` after the last (inf: as if nothing had been before; the first always is).
 
         uv [C,17,2]: where the joints of coco17 are, cells of maps of `size`; NaN: not in this view. hidden [C,17]. others [C,K,17,2]:
         other people, NaN where there is nobody. out [C,size,size,17]: where the maps are written, float32; None: new memory.
         ValueError: another shape.
         """
         times = self.stats.times
+        dt_s, self._begun = (dt_s if self._begun else math.inf), True
         forget = np.array([-math.expm1(-dt_s / t) for t in (times.difficulty_s, times.error_s, times.mistake_s)])
         cameras = len(self._state[0])
         maps = np.empty((cameras, size, size, _JOINTS), np.float32) if out is None else out
@@ -104,7 +106,7 @@ def observe_track(
     """
     noise = Noise(rng, uv.shape[1], stats=stats)
     out = np.empty((uv.shape[1], size, size, _JOINTS), np.float32)
-    seen = [noise.step(*one, dt_s=1 / fps if t else math.inf, size=size, out=out) for t, one in enumerate(zip(uv, hidden, strict=True))]
+    seen = [noise.step(*one, dt_s=1 / fps, size=size, out=out) for one in zip(uv, hidden, strict=True)]
     return np.array([s.peaks for s in seen]).reshape(uv.shape), np.array([s.conf for s in seen]).reshape(uv.shape[:3])
 
 

@@ -15,8 +15,9 @@ _FLOOR = -6.0  # logit under which a cell is 0: a fifth of the least that the de
 _FARTHEST = 14.0  # radius of a peak in cells of 64, however wide
 _WINDOW = 3  # of the decoder's mean around a peak, cells (the card of blazepose.full)
 _LEAST_LOGIT = -4.0
+_MISSED = 3.0  # what the logit of a joint loses that the network misses
 _APART = 2.0  # cells: the other side's joint is another place when it is further away than this
-_GIDDY = 2.5  # difficulty is cut here: beyond it a joint counts as astray
+_GIDDY = 3.0  # difficulty is cut here: its logarithmic tails would go on for ever
 
 
 @kernel
@@ -119,6 +120,41 @@ def _swapped(uv: F64, chance: F64, j: int, of_body: F64, swaps: F64, behind: boo
 
 
 @kernel
+def _unseen(uv: F64, j: int, at: int, where: F64, last: F64, mirrored: float, limb: float) -> int:
+    """Move the peak [2] of a joint that cannot be seen to the other side's joint (returns 1) or along the limb (2), or leave it (0)."""
+    other, next_one = uv[MIRROR[at]], uv[PARENT[j]]
+    u = last[1]
+    if u < mirrored and MIRROR[at] != at and np.isfinite(other[0]) and np.isfinite(other[1]):
+        where[0], where[1] = other[0], other[1]
+        return 1
+    if mirrored <= u < mirrored + limb and np.isfinite(next_one[0]) and np.isfinite(next_one[1]):
+        share = 0.4 + 0.6 * last[3]
+        where[0] += share * (next_one[0] - where[0])
+        where[1] += share * (next_one[1] - where[1])
+        return 2
+    return 0
+
+
+@kernel
+def _second(rng: Any, uv: F64, others: F64, j: int, second: F64, where: F64) -> None:
+    """Put a second peak [2] of joint j: where the other side's joint is, another person's, on the limb, or anywhere near. NaN: nowhere."""
+    size = second[6]
+    kind = rng.random()
+    if kind < second[1]:
+        if np.hypot(uv[MIRROR[j], 0] - uv[j, 0], uv[MIRROR[j], 1] - uv[j, 1]) > _APART * size / 64:
+            where[:] = uv[MIRROR[j]]
+        else:
+            where[:] = np.nan
+    elif kind < second[1] + second[2]:
+        where[:] = others[int(rng.random() * others.shape[0]), j] if others.shape[0] > 0 else np.full(2, np.nan)
+    elif kind < second[1] + second[2] + second[3]:
+        where[:] = uv[j] + (0.2 + 0.6 * rng.random()) * (uv[PARENT[j]] - uv[j])
+    else:
+        where[0] += size * second[5] * rng.standard_normal()
+        where[1] += size * second[5] * rng.standard_normal()
+
+
+@kernel
 def observe_views(
     rng: Any,
     uv: F64,
@@ -134,87 +170,78 @@ def observe_views(
     """Draw all views. uv [C,J,2] cells; hidden [C,J] bool; others [C,K,J,2]; tables: as of `synthetic_noise_stats.tables`; bias [J,3,2] of
     the person; state: view, spot, slow, chance_view, chance as of `advance`. Writes maps [C,s,s,J], peaks [C,J,2], conf [C,J].
     """
-    joints, hide, outside, swaps, second, shape = tables
+    joints, hide, outside, swaps, second_, shape = tables
     view, spot, slow, chance_view, chance = state
-    cameras, size = uv.shape[0], maps.shape[1]
-    best = np.zeros(3)
+    cameras, count, size = uv.shape[0], uv.shape[1], maps.shape[1]
+    second = np.append(second_, float(size))
+    best, where = np.zeros(3), np.zeros(2)
+    edge = size - 0.5
     for c in range(cameras):
         maps[c] = 0
         facing, turned = _direction(uv[c], size)
         lost = chance_view[c, 1] < shape[3]
-        for j in range(uv.shape[1]):
+        unseen_share = 0.0
+        for j in range(count):
+            x, y = uv[c, j, 0], uv[c, j, 1]
+            if hidden[c, j] or x < -0.5 or y < -0.5 or x > edge or y > edge:
+                unseen_share += 1 / count
+        for j in range(count):
             conf[c, j] = 0.0
             peaks[c, j, 0] = peaks[c, j, 1] = np.nan
-            p = joints[j]
-            other = MIRROR[j]
+            p, last = joints[j], chance[c, j]
             swapped = _swapped(uv[c], chance[c], j, chance_view[c], swaps, facing < 0, size)
-            at = other if swapped else j
-            if not (np.isfinite(uv[c, at, 0]) and np.isfinite(uv[c, at, 1])):
+            at = MIRROR[j] if swapped else j
+            where[0], where[1] = uv[c, at, 0], uv[c, at, 1]
+            if not (np.isfinite(where[0]) and np.isfinite(where[1])):
                 continue
             best[0] = 0.0
-            x, y = uv[c, at, 0], uv[c, at, 1]
-            away = np.hypot(uv[c, other, 0] - x, uv[c, other, 1] - y) if not swapped else 0.0
-            unseen = hidden[c, at]
-            d = np.sqrt(shape[0]) * view[c] + np.sqrt(1 - shape[0]) * spot[c, j]
-            if unseen:
-                d += hide[0]
-            d = min(d, _GIDDY + hide[0])
-            logit = p[3] - p[4] * d + p[5] * rng.standard_normal()
-            # What a mistake is: thresholds on one uniform number that lasts.
-            u, goes_astray = chance[c, j, 1], p[8]
-            if unseen:
-                goes_astray += hide[2]
-            scale = size * p[1] * np.exp(p[2] * d)
-            if u < goes_astray or lost:
-                angle, far = 2 * np.pi * chance[c, j, 2], size * second[6] * np.sqrt(-2 * np.log(1 - 0.999 * chance[c, j, 3]))
-                x, y = x + far * np.cos(angle), y + far * np.sin(angle)
-                logit -= p[4] * (1 + 2 * chance[c, j, 4])
-            elif unseen and u < goes_astray + hide[1] and np.isfinite(away) and other != j:
-                x, y = uv[c, MIRROR[at], 0], uv[c, MIRROR[at], 1]
-            elif unseen and u < goes_astray + hide[1] + hide[3]:
-                logit -= 2.5
-            if lost:
-                logit -= 3.0
-            # The error, longer along the axis in which the peak is.
-            angle = np.pi * chance[c, j, 5]
-            cos, sin = np.cos(angle), np.sin(angle)
-            longer = np.exp(shape[1] * spot[c, MIRROR[j]])
-            for_slow, for_fast = np.sqrt(shape[2]), np.sqrt(1 - shape[2])
-            a = scale * longer * (for_slow * slow[c, j, 0] + for_fast * rng.standard_normal())
-            b = scale / longer * (for_slow * slow[c, j, 1] + for_fast * rng.standard_normal())
-            x += cos * a - sin * b + size * (bias[at, 0, 0] + facing * bias[at, 1, 0] + turned * bias[at, 2, 0])
-            y += sin * a + cos * b + size * (bias[at, 0, 1] + facing * bias[at, 1, 1] + turned * bias[at, 2, 1])
-            beyond = max(max(-0.5 - x, x - size + 0.5), max(-0.5 - y, y - size + 0.5))
-            if beyond > 0:
+            beyond = max(max(-0.5 - where[0], where[0] - edge), max(-0.5 - where[1], where[1] - edge))
+            out, unseen = beyond > 0, hidden[c, at]
+            d = np.sqrt(shape[0]) * view[c] + np.sqrt(1 - shape[0]) * spot[c, j] + hide[4] * unseen_share
+            d = min(d, _GIDDY)
+            error = size * (p[2] * np.exp(hide[1] * d) if unseen or out else p[1] * np.exp(p[3] * d))
+            wider = d + (outside[2] if out else hide[0] if unseen else 0.0)
+            logit = p[4] - p[5] * d + p[6] * rng.standard_normal() - (swaps[6] if swapped else 0.0)
+            if out:
                 logit -= outside[0] + outside[1] * beyond / size
-                x, y = min(max(x, -0.5), size - 0.5), min(max(y, -0.5), size - 0.5)
+                if _unseen(uv[c], j, at, where, last, outside[3], outside[4]) == 0:
+                    for a in range(2):
+                        inwards = size * outside[5] * np.abs(rng.standard_normal())
+                        where[a] = min(max(where[a], inwards - 0.5), edge - inwards)
+            elif lost or (not unseen and last[1] < p[11]):
+                angle, far = 2 * np.pi * last[2], size * second[5] * np.sqrt(-2 * np.log(1 - 0.999 * last[3]))
+                where[0], where[1] = where[0] + far * np.cos(angle), where[1] + far * np.sin(angle)
+                logit -= p[5] * (1 + 2 * last[4]) + (3.0 if lost else 0.0)
+            elif unseen:
+                logit -= p[7]
+                _unseen(uv[c], j, at, where, last, p[12] * hide[2], p[12] * (1 - hide[2]))
+                if last[1] > 1 - hide[3]:
+                    logit -= _MISSED
+            # The error, longer along the axis in which the peak is.
+            angle = np.pi * last[5]
+            cos, sin = np.cos(angle), np.sin(angle)
+            longer = np.exp(shape[1] * spot[c, (j + 1) % count])
+            for_slow, for_fast = np.sqrt(shape[2]), np.sqrt(1 - shape[2])
+            a = error * longer * (for_slow * slow[c, j, 0] + for_fast * rng.standard_normal())
+            b = error / longer * (for_slow * slow[c, j, 1] + for_fast * rng.standard_normal())
+            where[0] += cos * a - sin * b + size * (bias[at, 0, 0] + facing * bias[at, 1, 0] + turned * bias[at, 2, 0])
+            where[1] += sin * a + cos * b + size * (bias[at, 0, 1] + facing * bias[at, 1, 1] + turned * bias[at, 2, 1])
+            where[0], where[1] = min(max(where[0], -0.5), edge), min(max(where[1], -0.5), edge)
             logit = max(logit, _LEAST_LOGIT)
-            width = size * p[6] * np.exp(p[7] * d)
-            _paint(maps[c], j, x, y, logit, width * longer, width / longer, cos, sin, best)
+            width = size * p[8] * np.exp(p[9] * wider)
+            major, minor = width * longer, width / longer
+            _paint(maps[c], j, where[0], where[1], logit, major, minor, cos, sin, best)
             # A second peak: where the joint is when sides were taken for each other, else by chance.
-            odds = second[0] / (1 - second[0]) * np.exp(second[1] * d)
+            odds = p[10] / (1 - p[10]) * np.exp(second[0] * wider)
+            less = np.inf
             if swapped:
-                x2, y2 = uv[c, j, 0], uv[c, j, 1]
-                less = -swaps[6] * np.log(1 - rng.random())
+                where[:] = uv[c, j]
+                less = -swaps[7] * np.log(1 - rng.random())
             elif rng.random() < odds / (1 + odds):
-                less, kind = -second[5] * np.log(1 - rng.random()), rng.random()
-                x2 = y2 = np.nan
-                if kind < second[2]:
-                    if away > _APART * size / 64:
-                        x2, y2 = uv[c, other, 0], uv[c, other, 1]
-                elif kind < second[2] + second[3]:
-                    if others.shape[1] > 0:
-                        k = int(rng.random() * others.shape[1])
-                        x2, y2 = others[c, k, j, 0], others[c, k, j, 1]
-                elif kind < second[2] + second[3] + second[4]:
-                    share = 0.2 + 0.6 * rng.random()
-                    x2 = uv[c, j, 0] + share * (uv[c, PARENT[j], 0] - uv[c, j, 0])
-                    y2 = uv[c, j, 1] + share * (uv[c, PARENT[j], 1] - uv[c, j, 1])
-                else:
-                    x2, y2 = x + size * second[6] * rng.standard_normal(), y + size * second[6] * rng.standard_normal()
-            else:
-                x2 = y2 = less = np.nan
-            if np.isfinite(x2) and np.isfinite(y2) and less < logit - _FLOOR:
-                x2, y2 = x2 + scale * rng.standard_normal(), y2 + scale * rng.standard_normal()
-                _paint(maps[c], j, x2, y2, logit - less, width * longer, width / longer, cos, sin, best)
+                _second(rng, uv[c], others[c], j, second, where)
+                less = -second[4] * np.log(1 - rng.random())
+            if less < logit - _FLOOR and np.isfinite(where[0]) and np.isfinite(where[1]):
+                where[0] += error * rng.standard_normal()
+                where[1] += error * rng.standard_normal()
+                _paint(maps[c], j, where[0], where[1], logit - less, major, minor, cos, sin, best)
             conf[c, j] = _read(maps[c], j, best, peaks[c, j])

@@ -36,21 +36,28 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Joint(_Table, frozen=True):
     """One group of joints. bias: of a person, changing with the viewing direction only, standard deviation in each axis and term.
-    jitter: error at difficulty 0, standard deviation in each axis. tail: logarithm by which one unit of difficulty enlarges it.
-    confidence: logit of the peak at difficulty 0; confidence_drop: its loss per unit of difficulty; confidence_spread: what it varies otherwise.
+    jitter: error at difficulty 0, standard deviation in each axis; hidden: the same where the joint cannot be seen.
+    tail: logarithm by which one unit of difficulty enlarges it.
+    confidence: logit of the peak at difficulty 0; drop: its loss per unit of difficulty; spread: what it varies otherwise; lower: what it loses
+    where the joint is hidden.
     width: of the peak (see `synthetic_noise`); width_tail: logarithm by which one unit of difficulty widens it.
-    astray: share of instants in which the peak is somewhere else.
+    second: share of the joints at difficulty 0 with a second peak; astray: of the visible ones whose peak is somewhere else; moved: of the
+    hidden ones whose peak is on the other side's joint, or on the way to the next joint of the limb.
     """
 
     bias: Share
     jitter: Share
+    hidden: Share
     tail: NotNegative
     confidence: float
-    confidence_drop: NotNegative
-    confidence_spread: NotNegative
+    drop: NotNegative
+    spread: NotNegative
+    lower: NotNegative
     width: Share
     width_tail: NotNegative
+    second: Annotated[float, Meta(ge=0, lt=1)]
     astray: Share
+    moved: Share
 
 
 class Groups(_Table, frozen=True):
@@ -66,27 +73,34 @@ class Groups(_Table, frozen=True):
 
 
 class Hidden(_Table, frozen=True):
-    """Joints that something hides. difficulty: how much more than a visible one. mirrored: share whose peak is that of the other side.
-    astray: share whose peak is somewhere else. missed: share without a peak worth the name.
+    """Joints that something hides. difficulty: how much more than a visible one, for the peak's width and second peaks. tail: as of `Joint`, for
+    their error. mirrored: of those that are `moved`, share on the other side's joint; missed: share without a peak worth the name. view: what the other joints of the view gain in difficulty when all its joints were hidden or outside.
     """
 
     difficulty: NotNegative
+    tail: NotNegative
     mirrored: Share
-    astray: Share
     missed: Share
+    view: NotNegative
 
 
 class Outside(_Table, frozen=True):
-    """Joints outside of the crop. drop: what their logit loses at once; slope: and per share of the side that they lie beyond the edge."""
+    """Joints outside of the crop, of which there is a peak all the same. drop: what its logit loses at once; slope: and per share of the side that
+    the joint lies beyond the edge. difficulty: as of `Hidden`; mirrored, limb: shares of all. reach: how far within the edge the other peaks are, standard deviation.
+    """
 
     drop: NotNegative
     slope: NotNegative
+    difficulty: NotNegative
+    mirrored: Share
+    limb: Share
+    reach: Share
 
 
 class Swaps(_Table, frozen=True):
     """Left taken for right, as shares of the views: all of a body (front taken for back; a body seen from behind is `behind` times as likely
     to be), its legs, its arms. pair: share of single pairs of joints, where these meet in the picture, falling with their distance by e per `near`.
-    doubt: mean loss in logit of the peak that is left at the right place.
+    lower: what the logit loses; doubt: mean loss of the peak that is left at the right place, against that.
     """
 
     body: Share
@@ -95,16 +109,16 @@ class Swaps(_Table, frozen=True):
     arms: Share
     pair: Share
     near: Positive
+    lower: NotNegative
     doubt: Positive
 
 
 class Second(_Table, frozen=True):
-    """Second peaks. share: of the joints at difficulty 0 with one; tail: how much their odds grow per unit of difficulty, as a logarithm.
+    """Second peaks. tail: how much their odds grow per unit of difficulty, as a logarithm.
     mirrored, other, limb: how they divide onto the other side's joint, another person's and the way to the next joint; the rest lies anywhere near.
     doubt: mean loss in logit against the first. reach: how far away `anywhere` and `astray` are.
     """
 
-    share: Share
     tail: NotNegative
     mirrored: Share
     other: Share
@@ -149,7 +163,7 @@ class Statistics(_Table, frozen=True):
 
 @functools.lru_cache(maxsize=16)
 def tables(stats: Statistics) -> tuple[F64, ...]:
-    """The numbers for the kernel: [17,9] those of `Joint` for every joint of coco17, then those of hidden, outside, swaps, second and shape."""
+    """The numbers for the kernel: [17,13] those of `Joint` for every joint of coco17, then those of hidden, outside, swaps, second and shape."""
     joints = np.array([msgspec.structs.astuple(getattr(stats.joints, name)) for name in GROUPS], np.float64)[GROUP_OF]
     parts = (stats.hidden, stats.outside, stats.swaps, stats.second, stats.shape)
     return (joints, *(np.array(msgspec.structs.astuple(part), np.float64) for part in parts))
