@@ -69,12 +69,21 @@ def _building() -> ModuleType:
 
 def _importing(commands: Any) -> None:
     importing = commands.add_parser("import", help="make a network of weights of your own, which stay on this machine")
-    kinds = importing.add_subparsers(metavar="openpose", required=True)
+    kinds = importing.add_subparsers(metavar="openpose|triangulation", required=True)
     openpose = kinds.add_parser("openpose", help="CMU OpenPose's .caffemodel (BODY_25 or COCO), for heatmap.paf")
     openpose.add_argument("file", type=Path, metavar="FILE.caffemodel")
     openpose.add_argument("--model", choices=("body25", "coco18"), default="", help="which it must be (found out when left out)")
     openpose.add_argument("--name", default="", metavar="NAME", help="what studio files call it (openpose.body25, openpose.coco18)")
     openpose.set_defaults(command=_import_openpose)
+    lifting = kinds.add_parser("triangulation", help="a checkpoint of learnable triangulation (weights.pth), algebraic or volumetric")
+    lifting.add_argument("file", type=Path, metavar="weights.pth")
+    lifting.add_argument("--kind", choices=("algebraic", "volumetric"), required=True, help="which of the two networks it is")
+    how = "how the volumetric one joins its views (softmax, or conf where it has confidences)"
+    lifting.add_argument("--aggregation", choices=("softmax", "sum", "max", "conf", "conf_norm"), default="", help=how)
+    lifting.add_argument(
+        "--name", default="", metavar="NAME", help="what it is kept as (triangulation.paper-algebraic, triangulation.paper-volumetric)"
+    )
+    lifting.set_defaults(command=_import_triangulation)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -85,3 +94,9 @@ def _import_openpose(args: argparse.Namespace) -> int:
     from .importing import import_openpose
 
     return import_openpose(args.file, model=args.model, name=args.name)
+
+
+def _import_triangulation(args: argparse.Namespace) -> int:
+    from .importing_triangulation import import_triangulation
+
+    return import_triangulation(args.file, kind=args.kind, aggregation=args.aggregation, name=args.name)

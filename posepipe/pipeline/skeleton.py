@@ -83,13 +83,13 @@ BODY25 = _layout(
 HUMAN36M17 = _layout(
     "human36m17",
     "right_ankle right_knee right_hip left_hip left_knee left_ankle pelvis spine thorax head right_wrist right_elbow right_shoulder "
-    "left_shoulder left_elbow left_wrist neck",
+    "left_shoulder left_elbow left_wrist nose",
     "left_shoulder-left_elbow left_elbow-left_wrist right_shoulder-right_elbow right_elbow-right_wrist "
     "left_hip-left_knee left_knee-left_ankle right_hip-right_knee right_knee-right_ankle pelvis-left_hip pelvis-right_hip "
-    "pelvis-spine spine-thorax thorax-left_shoulder thorax-right_shoulder thorax-neck neck-head",
+    "pelvis-spine spine-thorax thorax-left_shoulder thorax-right_shoulder thorax-nose nose-head",
 )
-"""Human3.6M's joints in the order of learnable triangulation (Iskakov et al. 2019): the pelvis is number 6, `neck` is the data set's
-"neck/nose" (its raw joint 14), `head` the top of the head. Other networks have the same joints in other orders."""
+"""Human3.6M's joints in the order of learnable triangulation (Iskakov et al. 2019). The pelvis is number 6; `nose` is what the data set calls
+"Neck/Nose" (its raw joint 14), in the face above the thorax; `head` is the top of the head. Other networks have these joints in other orders."""
 
 SKELETONS: dict[str, Skeleton] = {s.name: s for s in (BLAZEPOSE33, COCO17, COCO18, BODY25, HUMAN36M17)}
 

@@ -84,7 +84,7 @@ def test_joints_have_the_published_order() -> None:
         "RElbow",
         "RWrist",
     ]
-    names = {"Hip": "pelvis", "Neck/Nose": "neck", "RFoot": "right_ankle", "LFoot": "left_ankle"}
+    names = {"Hip": "pelvis", "Neck/Nose": "nose", "RFoot": "right_ankle", "LFoot": "left_ankle"}
     order = [3, 2, 1, 4, 5, 6, 0, 7, 8, 10, 16, 15, 14, 11, 12, 13, 9]
     sides = {"R": "right_", "L": "left_"}
     assert layout.joints == tuple(
