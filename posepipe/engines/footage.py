@@ -20,13 +20,30 @@ def pictures(recording: Asset, *, instants: int) -> Iterator[Frame]:
     A frame is good until the next one is asked for. Raises PullError when the recording is not here, EngineError when it is a network or
     has no pictures that can be read.
     """
+    for video in _videos(recording):
+        yield from _of(video, instants)
+
+
+def sizes_px(recording: Asset) -> list[tuple[int, int]]:
+    """Width and height of the pictures of every camera of a recording. Raises as `pictures`."""
+    sizes = []
+    for video in _videos(recording):
+        try:
+            with av.open(str(video)) as container:
+                stream = container.streams.video[0]
+                sizes.append((stream.width, stream.height))
+        except (av.error.FFmpegError, OSError, IndexError) as e:
+            raise EngineError(f"cannot be read: {e}", where=str(video), hint="`posepipe pull` fetches it again") from e
+    return sizes
+
+
+def _videos(recording: Asset) -> list[Path]:
     if recording.kind != "recording":
         raise EngineError(f"{recording.name} is a network", hint="name a recording; `posepipe pull` lists them")
     videos = sorted(p for f in recording.files if (p := recording.path(f.name)).suffix == ".mp4")
     if not videos:
         raise EngineError("there is no video in this recording", where=recording.name, hint="name another; `posepipe pull` lists them")
-    for video in videos:
-        yield from _of(video, instants)
+    return videos
 
 
 def _of(video: Path, instants: int) -> Iterator[Frame]:

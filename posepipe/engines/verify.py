@@ -19,9 +19,11 @@ from .assets import Asset, asset, catalogue, find
 from .cache import sha256_of
 from .convert import for_precision
 from .crop import Pixels, Rois, crop_rgb, image_from_crop
+from .crowd import Crowd
 from .decoders import Joints, family, open_decoder
 from .engine import Arrays, Engine, EngineOptions, Precision
 from .footage import pictures
+from .models.openpose import networks
 from .network import PersonDetector, onnx_of
 from .regions import Regions
 from .rounding import rounded
@@ -37,6 +39,8 @@ MEDIAN_PX, P95_PX = 0.3, 1.5
 """For joints, where the card has no [tolerance]."""
 PEOPLE_MEDIAN, PEOPLE_P95 = 0.01, 0.02
 """For people, as shares of the network's picture: they only say where to cut, a quarter wider than the body, until joints are known."""
+VERIFIABLE = ("joints", "people", "parts")
+"""What the decoder of a network gives, where it can be verified."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
 ROUNDED = "rounded"
 """In the place of a runtime: the float32 network, rounded after every layer (`posepipe.engines.rounding`)."""
@@ -78,29 +82,40 @@ class Finding:
 
 
 class Subject:
-    """A network under test. card, path: its card and its ONNX file in float32. limit_median_px, limit_p95_px: what the card allows."""
+    """A network under test. card: its card. limit_median_px, limit_p95_px: what the card allows."""
 
     def __init__(self, name: str) -> None:
-        """By the name or the path of a card. Raises PullError when it is not here, EngineError for a network without joints or people."""
-        self.card = find(name)
-        if self.card.kind != "model" or self.card.preprocess is None or (gives := family(self.card).gives) not in ("joints", "people"):
+        """By the name or the path of a card, or of an imported network. Raises PullError when it is not here, EngineError for a network
+        without joints or people."""
+        imported = name in networks.imported()
+        self.card = Crowd(name).card if imported else find(name)
+        if self.card.kind != "model" or self.card.preprocess is None or (gives := family(self.card).gives) not in VERIFIABLE:
             hint = f"these can: {', '.join(verifiable())}"
             raise EngineError("only networks that give the joints of a person, or people, can be verified", where=name, hint=hint)
         self.name, self._gives = name, gives
-        self.path = onnx_of(self.card)
+        self._crowd = Crowd(name) if gives == "parts" else None
+        self._path = self.card.path(self.card.files[0].name) if self._crowd is not None else onnx_of(self.card)
         ((self.input, _),) = self.card.inputs.items()
         self._decode = open_decoder(self.card)
         limits = self.card.tolerance
         if limits is not None:
             self.limit_median_px, self.limit_p95_px = limits.median_px, limits.p95_px
-        elif gives == "joints":
+        elif gives != "people":
             self.limit_median_px, self.limit_p95_px = MEDIAN_PX, P95_PX
         else:
             self.limit_median_px, self.limit_p95_px = (share * max(self.card.preprocess.size) for share in (PEOPLE_MEDIAN, PEOPLE_P95))
 
+    @property
+    def path(self) -> Path:
+        """Its ONNX file in float32; of a part affinity network the one for the pictures that were cut last."""
+        return self._path if self._crowd is None else self._crowd.path
+
     def points(self, outputs: Arrays, near_px: NDArray[np.floating[Any]] | None = None) -> Points:
         """Key points [N,J,2] in pixels of the network's picture, and their confidence [N,J]; of a person detector the four points of the
-        best person, or of the one next to `near_px` [N,4,2], since who of two is best may change; NaN and 0 where there is nobody."""
+        best person, or of the one next to `near_px` [N,4,2], since who of two is best may change; of a part affinity network everybody's,
+        in the order of `near_px`; NaN and 0 where there is nobody."""
+        if self._crowd is not None:
+            return self._crowd.points(outputs, near_px)
         found = self._decode(outputs)
         if isinstance(found, Joints):
             return found.uv_px, found.conf
@@ -116,8 +131,10 @@ class Subject:
         """Pictures of a recording as the network gets them in a studio [N, ...], always the same ones.
 
         For joints: the best person of every frame by the card's person detector (ONNX Runtime, float32); frames without a person give
-        none. For people: whole frames. Raises EngineError when nobody is seen at all.
+        none. For people, and parts: whole frames. Raises EngineError when nobody is seen at all.
         """
+        if self._crowd is not None:
+            return self._crowd.cut(recording, instants=instants)
         p = self.card.preprocess
         assert p is not None, self.name
         scaled = self.card.files[0].name.endswith(".tflite")  # those are transcribed with mean and std inside
@@ -148,7 +165,8 @@ class Subject:
 
 def verifiable() -> list[str]:
     """The names of the networks that can be verified."""
-    return [n for n, one in catalogue().items() if one.decoder and one.preprocess is not None and family(one).gives in ("joints", "people")]
+    cards = [n for n, one in catalogue().items() if one.decoder and one.preprocess is not None and family(one).gives in VERIFIABLE]
+    return [*cards, *networks.imported()]
 
 
 def verify(

@@ -11,19 +11,24 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from posepipe.engines import cache as room
 from posepipe.engines import verdicts
 from posepipe.engines.assets import Asset, asset
 from posepipe.engines.cache import sha256_of
+from posepipe.engines.crowd import Crowd, beside
 from posepipe.engines.decoders import stub_answers
 from posepipe.engines.engine import EngineOptions, open_engine
+from posepipe.engines.models.openpose.paint import paint, upright
 from posepipe.engines.quantize import quantize
 from posepipe.engines.runtimes import runtimes
 from posepipe.engines.verdicts import Verdict
 from posepipe.engines.verify import Subject, compare, verifiable, verify, within
 from posepipe.pipeline.errors import EngineError, PullError
+from posepipe.pipeline.skeleton import skeleton
 
 PULLED = ("blazepose.full", "blazepose.detector", "pose2sim.single")
 
@@ -113,6 +118,65 @@ def test_of_a_detector_the_best_person_counts(own_home: Path) -> None:
     )
     nobody = {**one, "scores": np.full_like(one["scores"], -20)}
     assert compare(detector, one, nobody).median_px == np.inf
+
+
+# part affinity networks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def light(cache: Path) -> Crowd:
+    """It reads no file to decode."""
+    return Crowd("openpose.light")
+
+
+def crowd(light: Crowd, *at: tuple[float, float]) -> dict[str, np.ndarray[Any, Any]]:
+    """Outputs for one picture of 32 x 57 cells with people who stand so many cells beside its middle."""
+    parts = light.network.parts
+    one = upright(skeleton(parts.skeleton).joints, rows=32, columns=57)[0]
+    heat, fields = paint(parts, np.stack([one + np.array(shift) for shift in at]), rows=32, columns=57)
+    return {light.network.decoder.heatmaps: heat[None], light.network.decoder.fields: fields[None]}
+
+
+def test_everybody_is_followed_from_one_run_to_the_other(light: Crowd) -> None:
+    subject = object.__new__(Subject)
+    subject.card, subject.name, subject._crowd = light.card, "openpose.light", light
+    here = crowd(light, (-12, 0), (12, 0))
+    assert compare(subject, here, here).p95_px == 0
+    shift = compare(subject, here, crowd(light, (12.25, 0), (-12, 0)))
+    assert len(shift.shift_px) == 2 * 18
+    assert sorted(np.round(shift.shift_px).tolist()) == [0.0] * 18 + [2.0] * 18, "a quarter of a cell of eight pixels, of one of the two"
+    lost = compare(subject, here, crowd(light, (-12, 0)))
+    assert np.isinf(lost.shift_px).sum() == 18
+    assert compare(subject, crowd(light, (-12, 0)), here).p95_px < 0.01, "somebody more is nobody who moved"
+    broken = {n: a.copy() for n, a in here.items()}
+    broken[light.network.decoder.fields][0, 0, 0, 0] = np.nan
+    assert compare(subject, here, broken).nan_share == 1
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 4))
+def test_who_is_next_to_whom(seed: int, before: int, after: int) -> None:
+    rng = np.random.default_rng(seed)
+    near, points = rng.uniform(0, 400, (before, 18, 2)), rng.uniform(0, 400, (after, 18, 2))
+    near[rng.random(near.shape[:2]) < 0.3] = np.nan
+    points[rng.random(points.shape[:2]) < 0.3] = np.nan
+    pairs = beside(points, near)
+    far = {(m, p): np.nanmean(np.linalg.norm(near[m] - points[p], axis=1)) for m in range(before) for p in range(after)}
+    assert len(pairs) == min(before, after)
+    assert len({m for m, _ in pairs}) == len({p for _, p in pairs}) == len(pairs)
+    for k, (m, p) in enumerate(pairs):
+        left = [far[a, b] for a, b in far if a not in [m for m, _ in pairs[:k]] and b not in [p for _, p in pairs[:k]]]
+        assert far[m, p] == pytest.approx(min(left))
+    assert beside(points[:1], np.full((1, 18, 2), np.nan)) == []
+
+
+@pytest.mark.recording
+def test_a_part_affinity_network_is_verified_on_whole_pictures(own_home: Path, pulled: Callable[[str], Asset]) -> None:
+    pulled("openpose.light")
+    (found,) = verify("openpose.light", instants=1, only_runtimes=["rounded"], only_precisions=["fp16"])
+    assert found.shift is not None
+    assert len(found.shift.shift_px) > 20
+    assert found.verdict is not None
+    assert found.verdict.within
 
 
 def test_limits_are_those_of_the_card(blazepose: Subject) -> None:

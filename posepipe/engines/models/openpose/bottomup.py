@@ -72,7 +72,7 @@ class BottomUp:
 
     def frame_px(self, width: int, height: int) -> float:
         """How many pixels of a frame of this size one pixel of the network's input is worth."""
-        return max(min(width, height) / self._short_px, width / self.width, height / self.height)
+        return frame_px((width, height), (self.width, self.height), self._short_px)
 
     def cell_px(self, width: int, height: int) -> float:
         """How many pixels of a frame of this size one cell of the maps is worth."""
@@ -90,6 +90,11 @@ def input_size(pictures_px: Sequence[tuple[int, int]], short_px: int) -> tuple[i
     ends = np.array([[n * short_px / min(size) for n in size] for size in pictures_px]).max(axis=0)
     width, height = (math.ceil(round(float(n), 3) / _STEP_PX) * _STEP_PX for n in ends)
     return width, height
+
+
+def frame_px(size_px: tuple[int, int], input_px: tuple[int, int], short_px: int) -> float:
+    """How many pixels of a frame of that width and height one pixel of the network's input of that width and height is worth."""
+    return max(min(size_px) / short_px, size_px[0] / input_px[0], size_px[1] / input_px[1])
 
 
 def frame_from_input(scale: float) -> F64:
