@@ -12,9 +12,9 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.packet import F32, F64
 
-from .project import _NEAR_M
 from .rig import Rig
 from .unproject_kernel import fill, first_not_finite
 
 How = Literal["sum", "conf", "softmax"]
+NEAR_M = 1e-3
+"""As `project` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,66 @@ def cells_from_video(rois: F64, size: int | tuple[int, int], *, first: float = 0
     return np.concatenate([linear, offset[..., None]], axis=-1)
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How C views see a cube: what the kernel, and the ONNX graph of `engines.models.triangulation.unproject_onnx`, are told. All float32.
+
+    camera [C,3,4]: from shares of the cube's side to the camera frame; lens [C,5]: k1 k2 p1 p2 k3; fold2 [C]: squared radius on the plane z = 1
+    where the lens folds; near [C]: least depth; cells [C,2,3]: from the distorted plane to cells of the map. there [C]: whether there is such a
+    view; of one that is not, camera and cells are 0, so that it sees nothing.
+    """
+
+    camera: F32
+    lens: F32
+    fold2: F32
+    near: F32
+    cells: F32
+    there: NDArray[np.bool_]
+
+
+def sight(rig: Rig, rois: F64, cube: Cube, size: int | tuple[int, int], *, first: float = 0.0) -> Sight:
+    """How the cameras of a rig see a cube through the maps of their crops. Arguments as of `cells_from_video`."""
+    cells = cells_from_video(np.asarray(rois, np.float64), size, first=first)
+    # Straight from the distorted plane z = 1 to cells: u = (x - b) / a.
+    ax, bx, ay, by = rig.normal_from_video.T
+    linear = cells[:, :, :2] / np.stack([ax, ay], -1)[:, None]
+    offset = cells[:, :, 2] - np.einsum("cab,cb->ca", linear, np.stack([bx, by], -1))
+    near = np.full(len(rig), NEAR_M)
+    return _sight(rig.camera_from_world, rig.distortion, rig.fold_radius**2, near, np.dstack([linear, offset]), cube)
+
+
+def sight_pinhole(projections: F64, cube: Cube, size: int | tuple[int, int]) -> Sight:
+    """How views without distortion see a cube in the published geometry. Arguments as of `unproject_pinhole`."""
+    wide, high = (size, size) if isinstance(size, int) else size
+    count = len(projections)
+    cells = np.zeros((count, 2, 3))
+    cells[:, 0, 0], cells[:, 1, 1] = (wide - 1) / wide, (high - 1) / high
+    return _sight(projections, np.zeros((count, 5)), np.full(count, np.inf), np.zeros(count), cells, cube)
+
+
+def _sight(poses: F64, lens: F64, fold2: F64, near: F64, cells: F64, cube: Cube) -> Sight:
+    camera = np.asarray(poses, np.float64) @ np.vstack([cube.world_from_share, [0, 0, 0, 1]])
+    there = np.isfinite(cells).all(axis=(1, 2)) & np.isfinite(camera).all(axis=(1, 2))
+    camera[~there], cells[~there] = 0, 0
+    largest = np.finfo(np.float32).max
+    arrays: list[F32] = [np.asarray(a, np.float32) for a in (camera, lens, np.minimum(fold2, largest), near, cells)]
+    return Sight(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], there)
+
+
+def shares(there: NDArray[np.bool_], joints: int, how: How, conf: F32 | F64 | None, *, mean: bool = True) -> F32:
+    """[C,J]: by what the values of every view are multiplied before they are added (`softmax`: 1 for the views that there are). ValueError."""
+    share = np.ones((len(there), joints))
+    if how == "conf":
+        if conf is None or np.shape(conf) != share.shape:
+            raise ValueError(f"how='conf' needs conf [{len(there)},{joints}]")
+        share = np.nan_to_num(np.asarray(conf, np.float64), nan=0.0)
+    share[~there] = 0
+    if how == "conf" and mean:
+        total = share.sum(axis=0)
+        share = np.divide(share, total, out=np.zeros_like(share), where=total > 0)
+    return share.astype(np.float32)
+
+
 def unproject(
     rig: Rig,
     maps: F32,
@@ -102,21 +163,11 @@ def unproject(
 
     Raises EngineError for a map with a crop that holds a number that is not finite (a heatmap network that is broken at its precision).
     """
-    cells = cells_from_video(np.asarray(rois, np.float64), (maps.shape[2], maps.shape[1]), first=first)
-    if not len(rig) == len(maps) == len(cells):
-        raise ValueError(f"{len(rig)} cameras, maps of {len(maps)} and crops of {len(cells)}")
-    # Straight from the distorted plane z = 1 to cells: u = (x - b) / a.
-    ax, bx, ay, by = rig.normal_from_video.T
-    from_normal = cells[:, :, :2] / np.stack([ax, ay], -1)[:, None]
-    offset = cells[:, :, 2] - np.einsum("cab,cb->ca", from_normal, np.stack([bx, by], -1))
-    there = np.isfinite(cells).all(axis=(1, 2))
-    lenses = (rig.distortion, rig.fold_radius**2, np.full(len(rig), _NEAR_M))
-    views = np.flatnonzero(there)
-    _refuse_nan(maps, views, rig.names)
-    return _volume(
-        maps, views, rig.camera_from_world, lenses, np.dstack([from_normal, offset]), cube,
-        n=n, how=how, conf=conf, mean=True, threads=threads, out=out,
-    )  # fmt: skip
+    if not len(rig) == len(maps) == len(rois):
+        raise ValueError(f"{len(rig)} cameras, maps of {len(maps)} and crops of {len(rois)}")
+    seen = sight(rig, rois, cube, (maps.shape[2], maps.shape[1]), first=first)
+    share = shares(seen.there, maps.shape[3], how, conf)
+    return _volume(maps, seen, share, rig.names, n=n, softmax=how == "softmax", threads=threads, out=out)
 
 
 def unproject_pinhole(
@@ -137,65 +188,32 @@ def unproject_pinhole(
     align_corners), a point that is not in front counts 0, and `conf` [V,J] is a factor, not a weight. Otherwise as `unproject`; where the published
     code divides x by the height and y by the width of the map, this does not: the same for the square maps of those weights.
     """
-    views = np.flatnonzero(np.isfinite(projections).all(axis=(1, 2)))
-    _, high, wide, _ = maps.shape
-    cells = np.zeros((len(maps), 2, 3))
-    cells[:, 0, 0], cells[:, 1, 1] = (wide - 1) / wide, (high - 1) / high
-    lenses = (np.zeros((len(maps), 5)), np.full(len(maps), np.inf), np.zeros(len(maps)))
-    _refuse_nan(maps, views, tuple(f"view {i}" for i in range(len(maps))))
-    return _volume(maps, views, projections, lenses, cells, cube, n=n, how=how, conf=conf, mean=False, threads=threads, out=out)
+    seen = sight_pinhole(projections, cube, (maps.shape[2], maps.shape[1]))
+    share = shares(seen.there, maps.shape[3], how, conf, mean=False)
+    names = tuple(f"view {i}" for i in range(len(maps)))
+    return _volume(maps, seen, share, names, n=n, softmax=how == "softmax", threads=threads, out=out)
 
 
-def _refuse_nan(maps: F32, views: NDArray[np.int64], names: tuple[str, ...]) -> None:
-    at = first_not_finite(np.ascontiguousarray(maps).reshape(len(maps), -1), views)
-    if at >= 0:
-        hint = "run the heatmap network at another precision (engines: {precision: fp32}); `posepipe verify` compares them"
-        raise EngineError("heatmaps hold numbers that are not finite", where=names[at], hint=hint)
-
-
-def _volume(
-    maps: F32,
-    views: NDArray[np.int64],
-    poses: F64,
-    lenses: tuple[F64, F64, F64],
-    cells: F64,
-    cube: Cube,
-    *,
-    n: int,
-    how: How,
-    conf: F32 | F64 | None,
-    mean: bool,
-    threads: int,
-    out: F32 | None,
-) -> F32:
+def _volume(maps: F32, seen: Sight, share: F32, names: Sequence[str], *, n: int, softmax: bool, threads: int, out: F32 | None) -> F32:
     count, high, wide, joints = maps.shape
     if n < 2:
         raise ValueError(f"a cube of {n} voxels a side: at least 2")
     volume = np.empty((n, n, n, joints), np.float32) if out is None else out
     if volume.shape != (n, n, n, joints) or volume.dtype != np.float32 or not volume.flags.c_contiguous:
         raise ValueError(f"out must be a contiguous float32 array [{n},{n},{n},{joints}]")
+    views = np.flatnonzero(seen.there)
     if not len(views):
         volume[:] = 0
         return volume
-    share = np.ones((count, joints))
-    if how == "conf":
-        if conf is None or np.shape(conf) != (count, joints):
-            raise ValueError(f"how='conf' needs conf [{count},{joints}]")
-        share = np.nan_to_num(np.asarray(conf, np.float64), nan=0.0)
-        if mean:
-            total = share[views].sum(axis=0)
-            share = np.divide(share, total, out=np.zeros_like(share), where=total > 0)
-    cube_in_world = np.vstack([cube.world_from_share, [0, 0, 0, 1]])
-    camera = np.asarray(poses, np.float64)[views] @ cube_in_world
-    arrays: list[Any] = [
-        np.ascontiguousarray(maps, np.float32).reshape(count, -1), views, np.tile(share[views], n), how == "softmax", camera,
-        *(a[views] for a in lenses), cells[views],
-    ]  # fmt: skip
-    arrays = [np.ascontiguousarray(a, np.float32) if isinstance(a, np.ndarray) and a.dtype == np.float64 else a for a in arrays]
-
-    flat = volume.reshape(n, n, n * joints)
+    flat = np.ascontiguousarray(maps, np.float32).reshape(count, -1)
+    if (bad := first_not_finite(flat, views)) >= 0:
+        hint = "run the heatmap network at another precision (engines: {precision: fp32}); `posepipe verify` compares them"
+        raise EngineError("heatmaps hold numbers that are not finite", where=names[bad], hint=hint)
+    lens = (seen.camera[views], seen.lens[views], seen.fold2[views], seen.near[views], seen.cells[views])
     work: Callable[..., None] = fill
-    _in_slabs(functools.partial(work, *arrays, joints, wide, high, out=flat), n, min(threads, n))
+    rows = volume.reshape(n, n, n * joints)
+    slab = functools.partial(work, flat, views, np.tile(share[views], n), softmax, *lens, joints, wide, high, out=rows)
+    _in_slabs(slab, n, min(threads, n))
     return volume
 
 
