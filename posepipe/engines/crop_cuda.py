@@ -168,6 +168,9 @@ class CudaCrops:
 
     def upload(self, frames: Sequence[Frame], stream: Any) -> None:
         """Bring pictures to the GPU, queued on a stream. The ones before are overwritten: their crops must have been cut."""
+        if not frames:
+            self._views = []
+            return
         with self._cuda:
             sizes = [size_of(f) for f in frames]
             starts = np.cumsum([0, *sizes])

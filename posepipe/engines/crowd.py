@@ -38,13 +38,19 @@ class Crowd:
         return networks.sized(self.network, self.card, width=self._size[0], height=self._size[1])
 
     def cut(self, recording: Asset, *, instants: int) -> NDArray[np.float32]:
-        """Whole pictures of a recording [N,3,h,w], letterboxed to the size that a studio with these cameras takes, always the same ones."""
+        """Whole pictures of a recording [N,3,h,w], letterboxed to the size that a studio with these cameras takes, always the same ones.
+
+        EngineError when there are none."""
         self._size = width, height = input_size(sizes_px(recording), self.network.short_px)
         cut: list[NDArray[np.float32]] = []
         for frame in pictures(recording, instants=instants):
             cut.append(np.empty((3, height, width), np.float32))
             scale = frame_px((frame.width, frame.height), (width, height), self.network.short_px)
             crop_rgb(frame, frame_from_input(scale), cut[-1], self.network.pixels)
+        if not cut:
+            raise EngineError(
+                "there are no pictures in this recording", where=recording.name, hint="name another; `posepipe pull` lists them"
+            )
         return np.stack(cut)
 
     def points(self, outputs: Arrays, near_px: NDArray[np.floating[Any]] | None = None) -> tuple[F64, F64]:

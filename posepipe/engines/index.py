@@ -126,9 +126,9 @@ def npm_file(package: str, filename: str) -> str:
 
 
 def _keep_login(page: str, url: str) -> str:
-    """A private index serves its files behind the same log-in."""
+    """A private index serves its files behind the same log-in, which does not go out in the clear when the page came encrypted."""
     a, b = urllib.parse.urlsplit(page), urllib.parse.urlsplit(url)
-    same = a.hostname == b.hostname and a.port == b.port and not b.username
+    same = a.hostname == b.hostname and a.port == b.port and not b.username and (a.scheme, b.scheme) != ("https", "http")
     return urllib.parse.urlunsplit(b._replace(netloc=a.netloc)) if same else url
 
 

@@ -116,9 +116,13 @@ class Network:
         self._one_by_one = self.engine.inputs[0].shape[0] == 1
         self.size = p.size
         self._batch = np.zeros((max(batch, 1), *p.shape), p.dtype)
-        warm_up(p.dtype)
-        for n in range(1, len(self._batch) + 1):
-            self._read(self._batch[:n])
+        try:
+            warm_up(p.dtype)
+            for n in range(1, len(self._batch) + 1):
+                self._read(self._batch[:n])
+        except BaseException:
+            self.engine.close()  # nobody has it to close yet
+            raise
 
     def __call__(self, frames: Sequence[Frame], frame_from_crop: F64) -> Any:
         """What the decoder gives for N crops, one of each frame: `decoders.Joints`, or a list of `decoders.People`.

@@ -312,8 +312,10 @@ class Told:
         self._errors = errors
 
     def last(self) -> str:
-        """The last error, or that there was none."""
-        return self._errors[-1].strip() if self._errors else "it gives no reason"
+        """The last error since this was asked before, or that there was none: an old one would be blamed for what comes later."""
+        found = self._errors[-1].strip() if self._errors else "it gives no reason"
+        self._errors.clear()
+        return found
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:

@@ -210,6 +210,8 @@ def test_every_picture_is_uploaded_once_and_the_kernel_gets_addresses_of_the_dev
     maps = image_from_crop(Rois(rng.uniform(80, 150, (3, 2)), rng.uniform(60, 200, 3), rng.uniform(-1, 1, 3)), size=64)
     with cuda:
         stream, out = cuda.stream(), cuda.buffer(4 * int(np.prod(tensor.shape(3))))
+    crops.upload([], stream)
+    crops.cut([], maps[:0], int(out), stream)
     for _ in range(2):
         crops.upload(frames, stream)
         crops.cut([0, 1, 0], maps, int(out), stream)

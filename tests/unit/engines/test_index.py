@@ -65,6 +65,8 @@ def test_the_login_goes_along_to_files_of_the_same_host_only() -> None:
     assert index._keep_login(page, "https://a.example/f.whl") == "https://me:pw@a.example/f.whl"
     assert index._keep_login(page, "https://b.example/f.whl") == "https://b.example/f.whl"
     assert index._keep_login(page, "https://a.example:1/f.whl") == "https://a.example:1/f.whl"
+    assert index._keep_login(page, "http://a.example/f.whl") == "http://a.example/f.whl", "not in the clear"
+    assert index._keep_login(page.replace("https", "http"), "https://a.example/f.whl") == "https://me:pw@a.example/f.whl"
 
 
 def test_certificates_that_cannot_be_read_are_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from posepipe.engines.card import Preprocess
 from posepipe.engines.crop import Pixels, Rois, crop_rgb, image_from_crop, to_image
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.network import Network, PersonDetector, TopDown, onnx_of
+from posepipe.engines.onnxruntime import OnnxruntimeEngine
 from posepipe.engines.regions import Detection, Regions
 from posepipe.pipeline.errors import EngineError, PullError
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
@@ -211,6 +212,17 @@ def test_nan_is_refused_by_name(tmp_path: Path) -> None:
     table_net(tmp_path / "net.onnx", fill=np.nan)
     with pytest.raises(EngineError, match=r"mine.net: the network gave NaN or infinite numbers in t, items \[0\] of its batch\n  -> try"):
         TopDown(card, CPU, batch=1)
+
+
+def test_a_network_that_fails_at_its_first_run_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wanted it has nothing to close."""
+    closed: list[object] = []
+    card = own_card(tmp_path, TABLE_CARD)
+    table_net(tmp_path / "net.onnx", fill=np.nan)
+    monkeypatch.setattr(OnnxruntimeEngine, "_close", lambda self: closed.append(self))
+    with pytest.raises(EngineError, match="NaN or infinite"):
+        TopDown(card, CPU, batch=1)
+    assert len(closed) == 1
 
 
 def test_a_file_that_is_not_a_network(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from posepipe.engines.models.openpose.bottomup import BottomUp, frame_from_input
 from posepipe.engines.models.openpose.layout import COCO18
 from posepipe.engines.models.openpose.networks import find, known, open_network
 from posepipe.engines.models.openpose.paint import paint, upright
+from posepipe.engines.onnxruntime import OnnxruntimeEngine
 from posepipe.pipeline.errors import EngineError, PullError
 from posepipe.pipeline.skeleton import skeleton
 
@@ -74,6 +75,16 @@ def test_a_users_card_is_enough(card: Path) -> None:
     assert bodies.points.shape == (1, 18, 3)
     assert bodies.points[0, :, :2] == pytest.approx(8 * (person()[0] + 0.5) - 0.5, abs=0.5)
     network.close()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_network_that_fails_at_its_first_run_is_closed(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[object] = []
+    monkeypatch.setattr(OnnxruntimeEngine, "_close", lambda self: closed.append(self))
+    monkeypatch.setattr(OnnxruntimeEngine, "_run", lambda self, inputs, instance: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        BottomUp(str(card), ORT, pictures_px=[(384, 256)])
+    assert len(closed) == 1
 
 
 @pytest.mark.usefixtures("cache")

@@ -195,6 +195,15 @@ def test_a_run_that_fails_is_told_in_tensorrts_words(open_with: Open) -> None:
         check(engine, 2)
 
 
+def test_an_old_error_is_not_blamed_for_a_new_one(open_with: Open) -> None:
+    """A run that fails without a word must not be taken for the full memory of an hour ago, and halve the batch again."""
+    with open_with(FakeTrt(FakeDriver())) as engine:
+        engine._told.logger.log(1, "Out of memory")
+        assert isinstance(engine.failed("cannot be run"), OutOfDeviceMemory)
+        assert not isinstance(later := engine.failed("cannot be run"), OutOfDeviceMemory)
+        assert later.what == "the network cannot be run: it gives no reason"
+
+
 def test_instances_have_memory_of_their_own_and_run_at_once(open_with: Open) -> None:
     driver = FakeDriver()
     with open_with(trt := FakeTrt(driver), instances=3) as engine:

@@ -44,9 +44,17 @@ class BottomUp:
         parts, self._stride = self.network.parts, self.network.decoder.stride
         self._decoder = PafDecoder(parts, self.network.decoder)
         self._pictures = np.zeros((max(batch or len(pictures_px), 1), 3, self.height, self.width), np.float32)
+        try:
+            self._warm_up()
+        except BaseException:
+            self.engine.close()  # nobody has it to close yet
+            raise
+
+    def _warm_up(self) -> None:
         warm_up()
         for n in range(1, len(self._pictures) + 1):
             self.engine({self.network.picture: self._pictures[:n]})
+        parts = self.network.parts
         # Compiles all that decodes, or loads what was compiled before: an empty picture would not reach the last of it.
         rows, columns = self.height // self._stride, self.width // self._stride
         self._decoder.decode(*paint(parts, upright(self.skeleton.joints, rows=rows, columns=columns), rows=rows, columns=columns))
