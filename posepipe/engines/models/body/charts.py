@@ -62,7 +62,8 @@ def charts(vertices: F64, faces: I64, weights: F64, heads: F64, bones: tuple[str
     corner_uv = np.zeros((len(faces), 3, 2))
     for s, segment in enumerate(segments):
         mine = np.flatnonzero(of_face == s)
-        part[mine], corner_uv[mine] = _chart(segment, vertices[faces[mine]], heads, bones)
+        if len(mine):
+            part[mine], corner_uv[mine] = _chart(segment, vertices[faces[mine]], heads, bones)
     for p in np.unique(part):
         of_part = corner_uv[part == p]
         low, high = of_part.min(axis=(0, 1)), of_part.max(axis=(0, 1))
