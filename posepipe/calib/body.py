@@ -19,6 +19,7 @@ from posepipe.pipeline.errors import GraphError, did_you_mean
 from posepipe.pipeline.packet import F32, F64, I64
 from posepipe.pipeline.skeleton import BODY25, COCO17
 
+from .body_annotated import annotated
 from .kernel import kernel
 
 BONES = (
@@ -130,8 +131,8 @@ class Posed:
     def joints_m(self, layout: str) -> F32:
         """Key points [T,J,3] of the layout `coco17`, `body25` or `smpl24` (bone heads).
 
-        Limbs, hips and shoulders are joint centres (bone heads); nose, eyes, ears, heels and toes lie on the skin. Neck and mid hip of `body25` are
-        means of the two sides, as OpenPose has them. GraphError for another layout.
+        Limbs, hips and shoulders lie by the joints, where photographs are annotated (`body_annotated`); nose, eyes, ears, heels and toes lie
+        on the skin. Neck and mid hip of `body25` are means of the two sides, as OpenPose has them. GraphError for another layout.
         """
         if layout == "smpl24":
             return self.heads_m.astype(np.float32)
@@ -150,9 +151,8 @@ class Posed:
             return skin[:, self.body._points.index(name)]
         if name in ("neck", "mid_hip"):
             limb = "shoulder" if name == "neck" else "hip"
-            left, right = (self.heads_m[:, BONES.index(f"{side}_{limb}")] for side in ("left", "right"))
-            return np.asarray((left + right) / 2)
-        return self.heads_m[:, BONES.index(name)]
+            return np.asarray((self._point(f"left_{limb}", skin) + self._point(f"right_{limb}", skin)) / 2)
+        return annotated(name, BONES, self.heads_m, self.rotations)
 
     def _points_m(self) -> F64:
         """[T,N,3]: skinning of means of vertices: of each of four bones, the weighted mean of what moves with it."""
