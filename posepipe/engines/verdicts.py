@@ -19,6 +19,8 @@ from .engine import EngineOptions
 from .files import cannot_keep, write_whole
 
 _LOG = logging.getLogger("posepipe")
+_AUTO = {"openvino": "bf16", "torch": "fp16", "tensorrt": "fp16", "tensorrt_rtx": "fp16"}
+"""The half precision that `auto` takes with a runtime, where the device has it. ONNX Runtime takes none."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -78,8 +80,8 @@ def keep(found: Sequence[Verdict]) -> None:
 def heed(path: Path, options: EngineOptions, *, runtime: str, version: str, reason: str) -> tuple[EngineOptions, str]:
     """The options and the reason to open a network with, as the verdicts allow.
 
-    Raises EngineError for a precision that was asked for and was found to move key points too far; `auto` takes fp32 in the place of a half
-    precision that was.
+    Raises EngineError for a precision that was asked for and was found to move key points too far; `auto` takes fp32 in the place of the
+    half precision that it would take with this runtime, if that was.
     """
     here = [v for v in kept() if not v.within and (v.runtime, v.version, v.cpu) == (runtime, version, cpu())]
     if not here:
@@ -90,10 +92,10 @@ def heed(path: Path, options: EngineOptions, *, runtime: str, version: str, reas
         verdict = failed[options.precision]
         hint = "write `precision: auto` or `precision: fp32`; `posepipe engines verify` measures again"
         raise EngineError(f"{options.precision} with {runtime} {verdict}", where=verdict.network, hint=hint)
-    half = [p for p in ("bf16", "fp16") if p in failed]
-    if options.precision != "auto" or not half:
+    half = _AUTO.get(runtime, "")
+    if options.precision != "auto" or half not in failed:
         return options, reason
-    return msgspec.structs.replace(options, precision="fp32"), f"{reason}; fp32 because {half[0]} {failed[half[0]]}"
+    return msgspec.structs.replace(options, precision="fp32"), f"{reason}; fp32 because {half} {failed[half]}"
 
 
 def _file() -> Path:

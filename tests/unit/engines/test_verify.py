@@ -261,10 +261,24 @@ def test_auto_takes_fp32_in_the_place_of_bf16_that_moves_too_far(network: Path) 
         assert "fp32 because bf16 moves key points by 0.41 px" in engine.reason
 
 
-def test_auto_is_left_alone_by_int8_that_moves_too_far(network: Path) -> None:
-    verdicts.keep([verdict(network, "openvino", "int8")])
-    options = EngineOptions(runtime="openvino")
-    assert verdicts.heed(network, options, runtime="openvino", version=version("openvino"), reason="r") == (options, "r")
+@pytest.mark.parametrize(
+    ("runtime", "too_far", "takes"),
+    [
+        ("openvino", "int8", "auto"),
+        ("openvino", "fp16", "auto"),
+        ("openvino", "bf16", "fp32"),
+        ("torch", "bf16", "auto"),
+        ("torch", "fp16", "fp32"),
+        ("tensorrt", "fp16", "fp32"),
+        ("onnxruntime", "fp16", "auto"),
+    ],
+)
+def test_auto_is_left_alone_by_what_it_would_not_take(network: Path, runtime: Any, too_far: str, takes: str) -> None:
+    """MoveNet in bf16 exceeds with torch on a processor: no reason to leave fp16 on a GPU."""
+    verdicts.keep([verdict(network, runtime, too_far, version="1")])
+    options, why = verdicts.heed(network, EngineOptions(runtime=runtime), runtime=runtime, version="1", reason="r")
+    assert options.precision == takes
+    assert why == "r" if takes == "auto" else why.startswith(f"r; fp32 because {too_far} moves key points")
 
 
 @pytest.mark.parametrize(
