@@ -168,6 +168,9 @@ volume = {{shape = [-1, 64, 64, 64, 32], dtype = "float32", meaning = "features 
 [{name}-volume.outputs]
 xyz = {{shape = [-1, 17, 3], dtype = "float32", meaning = "shares of the cube's side, -0.5 to 0.5, in its axes"}}
 spread = {{shape = [-1, 17], dtype = "float32", meaning = "one standard deviation per axis, shares of the side"}}
+
+[{name}-volume.decoder]
+kind = "volume"
 """
 
 
