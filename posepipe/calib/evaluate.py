@@ -116,7 +116,7 @@ def match(run: Run, truth: Truth, *, joints: Joints = "body", speed: float = 1.0
     names = joints_compared(skeleton(run.skeleton), joints)
     period_s = float(np.diff(truth.t_s).mean()) if len(truth.t_s) > 1 else 1 / truth.scene.fps
     when = run.recording_s(speed=speed, period_s=period_s)
-    frame = np.abs(when[:, None] - truth.t_s).argmin(1)
+    frame = _nearest(truth.t_s, when)
     at = np.flatnonzero(np.abs(when - truth.t_s[frame]) <= period_s / 2 * (1 + 1e-6))
     if not len(at):
         raise RecordError(
@@ -161,6 +161,14 @@ def check_cameras(cameras: tuple[str, ...], truth: Truth, *, where: str) -> list
                 hint="give the folder of the recording that this studio plays, and its cameras the names that they have there",
             )
     return [truth.cameras.index(name) for name in cameras]
+
+
+def _nearest(times: F64, wanted: F64) -> I64:
+    """Of every wanted time the position of the nearest of `times`, which rise."""
+    after = np.clip(np.searchsorted(times, wanted), 1, max(len(times) - 1, 1))
+    before = after - 1
+    after = np.minimum(after, len(times) - 1)
+    return np.where(wanted - times[before] <= times[after] - wanted, before, after)
 
 
 def _warnings(run: Run, *, speed: float, period_s: float, at: I64, row: I64) -> list[str]:

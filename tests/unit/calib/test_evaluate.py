@@ -11,7 +11,7 @@ import truth_kit as kit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posepipe.calib.evaluate import Run, joints_compared, match
+from posepipe.calib.evaluate import Run, _nearest, joints_compared, match
 from posepipe.calib.evaluate_alone import figures_alone
 from posepipe.calib.evaluate_figures import figures, instant_errors_mm
 from posepipe.calib.synthetic_truth import Truth
@@ -29,6 +29,13 @@ def moved(run: Run, by_m: tuple[float, float, float], rows: Any = slice(None)) -
     xyz = run.xyz_m.copy()
     xyz[rows] += np.array(by_m)
     return replace(run, xyz_m=xyz)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8, unique=True), st.lists(st.floats(-9, 60), min_size=1, max_size=8))
+def test_the_nearest_true_frame(times: list[int], wanted: list[float]) -> None:
+    rising = np.array(sorted(times), np.float64)
+    off = np.abs(np.array(wanted)[:, None] - rising)
+    assert off[np.arange(len(wanted)), _nearest(rising, np.array(wanted))].tolist() == off.min(axis=1).tolist()
 
 
 def test_who_says_the_truth_has_no_error() -> None:
