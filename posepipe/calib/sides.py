@@ -121,6 +121,17 @@ def triangulate_sides(
     return points, exchanged
 
 
+def exchange_maps(maps: F32, exchanged: Bools, mirror: I64) -> F32:
+    """Heatmaps [C,h,w,J] with the channels of exchanged joints [C,J] from the other side; the same array where there is none."""
+    views = np.flatnonzero(exchanged.any(axis=1))
+    if not len(views):
+        return maps
+    out = maps.copy()
+    for c in views:
+        out[c] = maps[c][..., np.where(exchanged[c], mirror, np.arange(len(mirror)))]
+    return out
+
+
 def _reorder(rays: F64, order: I64) -> F64:
     return np.take_along_axis(rays, np.broadcast_to(order[..., None], (*order.shape, 2)), axis=2)
 

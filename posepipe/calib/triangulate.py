@@ -91,10 +91,15 @@ def _error(m: F64, focal: F64, x: float, y: float, px: float, py: float, pz: flo
 
 @kernel
 def _step(
-    pose: F64, focal: F64, xy: F64, weight: F64, limit2: F64, views: Views, count: int, px: float, py: float, pz: float
+    pose: F64, focal: F64, xy: F64, weight: F64, limit2: F64, views: Views, count: int, prior: F64, px: float, py: float, pz: float
 ) -> tuple[float, float, float, float]:
-    """One Gauss-Newton step on the biweighted reprojection error: the new point and the trace of its covariance."""
-    a00 = a01 = a02 = a11 = a12 = a22 = g0 = g1 = g2 = 0.0
+    """One Gauss-Newton step on the biweighted reprojection error: the new point and the trace of its covariance.
+
+    prior [4]: information (1 / m^2) and place of what is known of the point beforehand; information 0 where nothing is.
+    """
+    a00 = a11 = a22 = prior[0]
+    a01 = a02 = a12 = 0.0
+    g0, g1, g2 = prior[0] * (prior[1] - px), prior[0] * (prior[2] - py), prior[0] * (prior[3] - pz)
     for i in range(count):
         c = views[i]
         m = pose[c]
@@ -218,6 +223,7 @@ def _triangulate(
     xy, rays = np.empty((cameras, 2)), np.empty((cameras, 3))
     weight, voice, limit2 = np.empty(cameras), np.empty(cameras), np.empty(cameras)
     proposals = np.empty((cameras * (cameras - 1) // 2, 4))
+    nothing = np.zeros(4)
     for p in range(conf.shape[0]):
         for j in range(conf.shape[2]):
             count, total = 0, 0.0
@@ -254,7 +260,7 @@ def _triangulate(
             variance = np.inf
             for _ in range(_STEPS):
                 lx, ly, lz = px, py, pz
-                px, py, pz, variance = _step(pose, focal, xy, weight, limit2, views, count, px, py, pz)
+                px, py, pz, variance = _step(pose, focal, xy, weight, limit2, views, count, nothing, px, py, pz)
                 if not (px - lx) ** 2 + (py - ly) ** 2 + (pz - lz) ** 2 > _STILL_M * _STILL_M:
                     break
             if not variance < np.inf:

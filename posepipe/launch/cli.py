@@ -17,7 +17,7 @@ from typing import Any, get_args
 from posepipe import __version__
 from posepipe.pipeline.errors import GraphError, PosepipeError, RunError, did_you_mean
 
-from . import cli_engines, cli_eval, cli_motion, cli_synth, logs
+from . import cli_engines, cli_eval, cli_motion, cli_synth, cli_train, logs
 from .arguments import address, batches, count, names, positive, studio_arguments, threads
 
 REFUSED, FAULT, OVER_BUDGET, NOT_RECOVERED = 2, 1, 3, 4
@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_motion.add(commands)
     cli_eval.add(commands)
     cli_synth.add(commands)
+    cli_train.add(commands)
     _attaching(commands)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and why not the rest")

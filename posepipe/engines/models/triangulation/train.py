@@ -1,0 +1,229 @@
+"""Training of the slim volumetric network: batches in, checkpoints, curves and an ONNX file out.
+
+Where batches come from is the caller's business (`posepipe train triangulation` draws them without pictures): this room knows no geometry.
+The loss is the paper's (Iskakov et al. 2019, section 3.3): mean absolute error of the expectation, here in decimetres, and a little of the
+negative logarithm of the probability at the truth, here over the eight voxels around it instead of the nearest one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ....pipeline.errors import EngineError
+from .slim import JOINTS, SIDE, Slim, expectation, log_weights
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """volume [N,32,32,32,17]; target [N,17,3]: the joints in shares of the cube's side, cube axes; NaN where the truth is outside it."""
+
+    volume: F32
+    target: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """steps: of the whole training, over which the learning rate falls to nothing (a cosine). side_m: of the cube."""
+
+    steps: int = 12_000
+    learning_rate: float = 2e-3
+    side_m: float = 2.5
+    voxel_loss: float = 0.02
+    average: float = 0.998
+    every: int = 250
+    widths: tuple[int, int, int] = (48, 96, 128)
+
+
+@dataclass(slots=True)
+class _Progress:
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    batches: Iterator[Batch],
+    judge: Callable[[Callable[[F32], tuple[F32, F32]]], dict[str, float]],
+    out: Path,
+    plan: Plan,
+    *,
+    resume: bool = True,
+    tell: Callable[[str], None] = print,
+    seconds: float = math.inf,
+) -> Path:
+    """Train until `plan.steps` (or for so many seconds) and write `checkpoint.pt`, `curve.json`, `curve.png` and `slim.onnx` to `out`.
+
+    judge: gets a function from volumes [N,32,32,32,17] to (positions [N,17,3], spread [N,17]), and gives scores in mm by name, on samples
+    kept out of training. Goes on from a checkpoint in `out` unless told not to. EngineError for a checkpoint of another plan.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    net = Slim(plan.widths).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    average = copy.deepcopy(net).eval()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=plan.learning_rate, weight_decay=1e-4)
+    progress = _Progress()
+    checkpoint = out / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        progress = _restore(checkpoint, net, average, optimizer, plan)
+        tell(f"going on at step {progress.step} of {plan.steps} ({checkpoint})")
+    begun, running = time.monotonic(), float("nan")
+    net.train()
+    while progress.step < plan.steps and time.monotonic() - begun < seconds:
+        batch = next(batches)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate * _schedule(progress.step, plan.steps)
+        loss = _loss(net, batch, plan)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        progress.step += 1
+        _follow(average, net, min(plan.average, progress.step / (progress.step + 10)))
+        running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
+        if progress.step % plan.every == 0 or progress.step == plan.steps:
+            progress.losses.append((progress.step, running))
+            scores = judge(predictor(average))
+            progress.scores.append({"step": progress.step, **scores})
+            seconds_so_far = progress.seconds + time.monotonic() - begun
+            tell(f"step {progress.step} of {plan.steps}, {seconds_so_far:.0f} s, loss {running:.4f}, " + _said(scores))
+            _keep(checkpoint, net, average, optimizer, plan, progress, seconds_so_far)
+            draw(progress.losses, progress.scores, out / "curve.png")
+    _keep(checkpoint, net, average, optimizer, plan, progress, progress.seconds + time.monotonic() - begun)
+    return export(average, out / "slim.onnx")
+
+
+def predictor(net: Slim) -> Callable[[F32], tuple[F32, F32]]:
+    """From volumes [N,32,32,32,17] to positions [N,17,3] and spread [N,17], in shares of the side."""
+
+    def run(volume: F32) -> tuple[F32, F32]:
+        net.eval()
+        with torch.inference_mode():
+            given = torch.from_numpy(volume)
+            mean, spread = expectation(net(given), given)
+        return mean.numpy(), spread.numpy()
+
+    return run
+
+
+class _Answer(nn.Module):
+    def __init__(self, net: Slim, widen: F32) -> None:
+        super().__init__()
+        self.net = net
+        self.widen = nn.Buffer(torch.from_numpy(widen))
+
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        mean, spread = expectation(self.net(volume), volume)
+        return mean, spread * self.widen
+
+
+def export(net: Slim, path: Path, *, widen: F32 | None = None) -> Path:
+    """Write the network as ONNX: `volume` [N,32,32,32,17] -> `xyz` [N,17,3], `spread` [N,17]. widen [17]: by which the softmax's own spread is
+    multiplied to be one standard deviation of the error."""
+    answer = _Answer(copy.deepcopy(net).eval(), np.ones(JOINTS, np.float32) if widen is None else widen.astype(np.float32))
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.onnx.export(
+        answer, (torch.rand(2, SIDE, SIDE, SIDE, JOINTS),), str(partial), input_names=["volume"], output_names=["xyz", "spread"],
+        dynamic_axes={name: {0: "N"} for name in ("volume", "xyz", "spread")}, opset_version=17, dynamo=False,
+    )  # fmt: skip
+    partial.replace(path)
+    return path
+
+
+def _loss(net: Slim, batch: Batch, plan: Plan) -> Tensor:
+    volume, target = torch.from_numpy(batch.volume), torch.from_numpy(batch.target)
+    known = torch.isfinite(target).all(dim=2)
+    target = torch.nan_to_num(target)
+    with torch.autocast("cpu", torch.bfloat16):
+        opinion = net(volume)
+    mean, _ = expectation(opinion, volume)
+    error = (mean - target).abs().sum(2)[known].mean() * plan.side_m * 10
+    return error + plan.voxel_loss * _at_truth(log_weights(opinion, volume), target)[known].mean()
+
+
+def _at_truth(logits: Tensor, target: Tensor) -> Tensor:
+    """[N,J]: minus the logarithm of the probability, averaged over the eight voxels around the truth by their nearness."""
+    n = logits.shape[-1]
+    log_p = torch.log_softmax(logits.flatten(2), dim=2)
+    at = ((target + 0.5) * (n - 1)).clamp(0, n - 1 - 1e-4)
+    low = at.floor()
+    part = at - low
+    total = torch.zeros(target.shape[:2])
+    for corner in range(8):
+        bits = torch.tensor([corner >> 2 & 1, corner >> 1 & 1, corner & 1])
+        weight = torch.where(bits.bool(), part, 1 - part).prod(2)
+        x, y, z = (low.long() + bits).unbind(2)
+        total = total - weight * log_p.gather(2, ((x * n + y) * n + z)[..., None])[..., 0]
+    return total
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm = min(1.0, (step + 1) / min(200, 1 + steps // 10))
+    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def _follow(average: nn.Module, net: nn.Module, keep: float) -> None:
+    with torch.no_grad():
+        for mine, theirs in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+            if mine.dtype.is_floating_point:
+                mine.mul_(keep).add_(theirs, alpha=1 - keep)
+            else:
+                mine.copy_(theirs)
+
+
+def _keep(path: Path, net: nn.Module, average: nn.Module, optimizer: Any, plan: Plan, progress: _Progress, seconds: float) -> None:
+    state = {
+        "plan": {k: getattr(plan, k) for k in ("steps", "side_m", "widths")},
+        "net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+        "step": progress.step, "seconds": seconds, "losses": progress.losses, "scores": progress.scores,
+    }  # fmt: skip
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+    path.with_name("curve.json").write_text(json.dumps({"loss": progress.losses, "scores": progress.scores, "seconds": round(seconds)}))
+
+
+def _restore(path: Path, net: nn.Module, average: nn.Module, optimizer: Any, plan: Plan) -> _Progress:
+    state = torch.load(path, weights_only=True)
+    if tuple(state["plan"]["widths"]) != plan.widths or state["plan"]["side_m"] != plan.side_m:
+        raise EngineError("the checkpoint is of another network", where=str(path), hint="train into another folder, or with --fresh")
+    net.load_state_dict(state["net"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return _Progress(state["step"], state["seconds"], [tuple(x) for x in state["losses"]], state["scores"])
+
+
+def _said(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in scores.items())
+
+
+def draw(losses: list[tuple[int, float]], scores: list[dict[str, float]], path: Path) -> None:
+    """The curves of a training as a picture."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise EngineError("curves are drawn with matplotlib, which is not installed", hint="pip install 'posepipe[train]'") from e
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(*zip(*losses, strict=True))
+    left.set(xlabel="step", ylabel="loss of the training samples (running mean)", yscale="log")
+    for name in [n for n in scores[-1] if n != "step"]:
+        right.plot([s["step"] for s in scores], [s[name] for s in scores], label=name)
+    right.set(xlabel="step", ylabel="mm, samples kept out of training", ylim=(0, None))
+    right.legend(fontsize=7)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,45 @@
+"""The command `posepipe train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .arguments import positive
+
+
+def add(commands: Any) -> None:
+    """Add it to the command line."""
+    train = commands.add_parser("train", help="train a network on motion, without pictures")
+    kinds = train.add_subparsers(metavar="NETWORK", required=True)
+    one = kinds.add_parser(
+        "triangulation",
+        help="the slim volumetric network of lift.volumetric",
+        description="Draw people from motion, see them with random cameras through a detector's errors, and train. Goes on where it stopped.",
+    )
+    _common(one, steps=12_000)
+    one.set_defaults(command=_triangulation)
+
+
+def _common(one: argparse.ArgumentParser, *, steps: int) -> None:
+    one.add_argument(
+        "--motion", type=Path, required=True, metavar="DIR", help="motion to learn from, as `posepipe motion import` writes it"
+    )
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, curves and network go here")
+    one.add_argument("--steps", type=int, default=steps, metavar="N", help=f"length of the whole training ({steps})")
+    one.add_argument("--minutes", type=positive, metavar="M", help="stop after so long; the same command goes on from there")
+    one.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw samples (1)")
+    one.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the training itself (1)")
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--fresh", action="store_true", help="begin anew, whatever DIR holds")
+
+
+def _triangulation(args: argparse.Namespace) -> int:
+    from .training import triangulation
+
+    triangulation(
+        args.motion, args.out, steps=args.steps, minutes=args.minutes, workers=args.workers, threads=args.threads, seed=args.seed,
+        fresh=args.fresh,
+    )  # fmt: skip
+    return 0

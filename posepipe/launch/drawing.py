@@ -1,0 +1,95 @@
+"""Training batches, drawn by worker processes that keep the cores busy: batch k is the same whoever draws it and however many draw."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..calib.body import load_body
+from ..calib.cube import cube_around
+from ..calib.motion import read_motion
+from ..calib.posebank import Track, bank
+from ..calib.samples import Observed, Sampler, algebraic, random_rig, volume_of
+from ..calib.unproject import Cube
+from ..pipeline.errors import PosepipeError
+from ..pipeline.packet import F32
+
+if TYPE_CHECKING:
+    from ..calib.rig import Rig
+
+SIDE_M = 2.5
+N = 32
+_EVERY_FIFTH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One batch. volume [N,32,32,32,17] float16; target [N,17,3]: the truth in shares of the cube, NaN outside it."""
+
+    volume: NDArray[np.float16]
+    target: F32
+
+
+def split(motion: Path, *, shapes: int, seed: int) -> tuple[list[Track], list[Track]]:
+    """Tracks for training and tracks kept out of it, by recording: every fifth one in the order of their names, with bodies of their own."""
+    clips = list(read_motion(motion).values())
+    kept_out = set(sorted({c.recording for c in clips})[::_EVERY_FIFTH])
+    body = load_body()
+    return (
+        bank([c for c in clips if c.recording not in kept_out], body=body, shapes=shapes, seed=seed),
+        bank([c for c in clips if c.recording in kept_out], body=body, shapes=shapes, seed=seed + 1),
+    )
+
+
+def cubed(seen: Observed, rng: np.random.Generator | None = None) -> tuple[Cube, F32, F32]:
+    """The cube around one observation, its volume and its target. rng: for training, the cube is also put a little wrong."""
+    points, exchanged = algebraic(seen)
+    cube = cube_around(points.xyz_m[0], side_m=SIDE_M)
+    if cube is None:
+        cube = Cube(seen.truth_m[11:13].mean(axis=0) + (rng.normal(0, 0.2, 3) if rng else 0), SIDE_M, 0.0)
+    if rng is not None:
+        cube = Cube(cube.centre_m + rng.normal(0, 0.06, 3), SIDE_M, cube.yaw_rad + rng.normal(0, 0.25))
+    target = cube.shares(seen.truth_m)
+    target[(np.abs(target) > 0.5).any(axis=1)] = np.nan
+    return cube, volume_of(seen, cube, exchanged[0], n=N), target.astype(np.float32)
+
+
+_tracks: list[Track] = []
+_rigs: list[Rig] = []
+
+
+def _begin(tracks: list[Track], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    _tracks[:], _rigs[:] = tracks, [random_rig(rng) for _ in range(500)]
+
+
+def _batch(seed: int, number: int, size: int) -> Drawn:
+    sampler, rng = Sampler(_tracks, seed=hash((seed, number)) % 2**32, rigs=_rigs), np.random.default_rng((seed, number, 1))
+    volumes, targets = np.empty((size, N, N, N, 17), np.float16), np.empty((size, 17, 3), np.float32)
+    for k in range(size):
+        _, volumes[k], targets[k] = cubed(sampler.draw(), rng)
+    return Drawn(volumes, targets)
+
+
+def batches(tracks: list[Track], *, seed: int, first: int, size: int, workers: int) -> Iterator[Drawn]:
+    """Batches number `first` and on, for ever, drawn ahead by worker processes."""
+    if workers < 1:
+        raise PosepipeError(f"workers is {workers}", hint="at least one process draws samples")
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (tracks, seed))
+    try:
+        ahead: deque[Future[Drawn]] = deque(pool.submit(_batch, seed, first + k, size) for k in range(2 * workers + 1))
+        number = first + len(ahead)
+        while True:
+            ahead.append(pool.submit(_batch, seed, number, size))
+            number += 1
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

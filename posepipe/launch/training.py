@@ -1,0 +1,89 @@
+"""`posepipe train triangulation`: people drawn from motion, seen by random cameras, until the volumetric network knows bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from ..calib.posebank import Track
+from ..calib.samples import Sampler, algebraic, random_rig
+from ..calib.unproject import Cube
+from ..pipeline.errors import EngineError
+from ..pipeline.packet import F32, F64
+from .drawing import N, batches, cubed, split
+
+_BATCH = 8
+_JUDGED = 96
+_SHAPES = 6
+
+
+class Judge:
+    """Samples kept out of training (their clips, bodies and cameras), and the errors of a network on them beside triangulation's.
+
+    Called with a function from volumes to (positions, spread), it gives mean errors in mm by name. Joints that triangulation does not
+    find at all count for neither.
+    """
+
+    def __init__(self, tracks: list[Track], *, seed: int, count: int, views: tuple[int, ...] = (4, 2)) -> None:
+        self._volumes: dict[int, np.ndarray[tuple[int, ...], np.dtype[np.float16]]] = {}
+        self._cases: dict[int, list[tuple[Cube, F64, F64]]] = {}
+        rng = np.random.default_rng(seed)
+        rigs = [random_rig(rng) for _ in range(60)]
+        for wanted in views:
+            sampler = Sampler(tracks, seed=seed + wanted, rigs=rigs, views={wanted: 1.0})
+            self._volumes[wanted], self._cases[wanted] = np.empty((count, N, N, N, 17), np.float16), []
+            for k in range(count):
+                seen = sampler.draw()
+                cube, self._volumes[wanted][k], _ = cubed(seen)
+                self._cases[wanted].append((cube, seen.truth_m, algebraic(seen)[0].xyz_m[0]))
+
+    def __call__(self, run: Callable[[F32], tuple[F32, F32]]) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        for wanted, cases in self._cases.items():
+            ours, theirs = [], []
+            for k, (cube, truth_m, rival_m) in enumerate(cases):
+                xyz, _ = run(self._volumes[wanted][k : k + 1].astype(np.float32))
+                both = np.isfinite(rival_m[:, 0])
+                ours.append(np.linalg.norm(cube.world(xyz[0]) - truth_m, axis=1)[both])
+                theirs.append(np.linalg.norm(rival_m - truth_m, axis=1)[both])
+            mine, rival = np.concatenate(ours) * 1000, np.concatenate(theirs) * 1000
+            scores |= {f"{wanted} views": float(mine.mean()), f"{wanted} views p95": float(np.percentile(mine, 95))}
+            scores |= {f"triangulated {wanted}": float(rival.mean()), f"triangulated {wanted} p95": float(np.percentile(rival, 95))}
+        return scores
+
+
+def triangulation(
+    motion: Path, out: Path, *, steps: int, minutes: float | None, workers: int, threads: int, seed: int, fresh: bool
+) -> None:
+    """Train the slim volumetric network on motion (docs/triangulation.md) and write checkpoint, curves and slim.onnx to `out`."""
+    try:
+        import torch
+
+        from ..engines.models.triangulation.train import Batch, Plan, train
+    except ImportError as e:
+        raise EngineError("training needs torch, which is not installed", hint="pip install 'posepipe[train]'") from e
+    torch.set_num_threads(threads)
+    console = Console()
+    trained, kept_out = split(motion, shapes=_SHAPES, seed=seed)
+    console.print(f"{len(trained)} tracks to train on, {len(kept_out)} kept out of it")
+    judge = Judge(kept_out, seed=seed + 1, count=_JUDGED)
+    plan = Plan(steps=steps)
+    drawn = batches(trained, seed=seed, first=_first(out, fresh), size=_BATCH, workers=workers)
+
+    def feed() -> Iterator[Batch]:
+        for one in drawn:
+            yield Batch(one.volume.astype(np.float32), one.target)
+
+    path = train(feed(), judge, out, plan, resume=not fresh, tell=console.print, seconds=60 * minutes if minutes else float("inf"))
+    console.print(f"written {path}")
+
+
+def _first(out: Path, fresh: bool) -> int:
+    """The number of the next batch: what was trained on is not drawn again."""
+    import torch
+
+    checkpoint = out / "checkpoint.pt"
+    return 0 if fresh or not checkpoint.exists() else int(torch.load(checkpoint, weights_only=True)["step"])
