@@ -28,7 +28,9 @@ _FEET_M = np.array([0.08, 0.08, 0.03, 0.03])
 """How high the joints of a foot lie above its sole."""
 _TRUNK_M_S, _LIMB_M_S = 7.5, 18.0
 """Faster than this against the pelvis no joint moves: a kick or a throw reaches 15 m/s, the trunk of one who turns 4."""
-_SHORTEST_S = 0.4
+_TILT_RAD_S = 7.5
+"""Nor does a pelvis tip over faster: a cartwheel takes 6."""
+_SHORTEST_S, _MARGIN_S = 0.4, 0.1
 _CONTACT_M = 0.05
 
 
@@ -85,15 +87,20 @@ def matrices(quat_xyzw: NDArray[Any]) -> F64:
 
 
 def pieces(clip: Clip) -> list[Clip]:
-    """The parts of a recording between the instants at which the body jumps, none shorter than 0.4 s, together put on the floor.
+    """The parts of a recording between the instants at which the body jumps (and 0.1 s around them), none shorter than 0.4 s, together put on
+    the floor.
 
     Recordings often begin with an instant in the pose of calibration, and turn over where angles wrap. Pieces are named `<clip>`, `<clip>#2`, ...
     """
     relative = clip.joints24_m - clip.joints24_m[:, :1]
     speed = np.linalg.norm(np.diff(relative, axis=0), axis=2) * clip.fps
-    jumps = (speed > _LIMB_M_S).any(axis=1) | (speed[:, _TRUNK] > _TRUNK_M_S).any(axis=1)
-    bounds = [0, *(np.flatnonzero(jumps) + 1).tolist(), len(clip.joints24_m)]
-    spans = [(a, b) for a, b in itertools.pairwise(bounds) if b - a >= max(2.0, _SHORTEST_S * clip.fps)]
+    up = clip.segment_rotations()[:, SEGMENTS.index("root"), :, 2]
+    tilt = np.arccos(np.clip((up[1:] * up[:-1]).sum(axis=1), -1, 1)) * clip.fps
+    jumps = (speed > _LIMB_M_S).any(axis=1) | (speed[:, _TRUNK] > _TRUNK_M_S).any(axis=1) | (tilt > _TILT_RAD_S)
+    ends = [0, *(np.flatnonzero(jumps) + 1).tolist(), len(clip.joints24_m)]
+    margin = round(_MARGIN_S * clip.fps)
+    bounds = [(a + margin * (a > 0), b - margin * (b < len(clip.joints24_m))) for a, b in itertools.pairwise(ends)]
+    spans = [(a, b) for a, b in bounds if b - a >= max(2.0, _SHORTEST_S * clip.fps)]
     if not spans:
         return []
     feet = np.concatenate([clip.joints24_m[a:b, _FEET, 2] - _FEET_M for a, b in spans])

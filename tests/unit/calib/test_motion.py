@@ -119,11 +119,18 @@ def test_a_recording_is_cut_where_the_body_jumps():
     joints = clip.joints24_m.copy()
     joints[0, JOINTS24.index("left_wrist")] += [0.9, 0, 0.5]
     joints[40:, JOINTS24.index("neck")] += [0.4, 0, 0]
-    joints[80:] += [0, 0, 0.2]
     joints[80, JOINTS24.index("right_ankle")] += 1
     parts = pieces(Clip("turns", 30.0, "x", joints, clip.segment_quat_xyzw, clip.root_m))
-    assert [(p.name, p.recording, len(p.joints24_m)) for p in parts] == [("turns", "turns", 39), ("turns#2", "turns", 40)]
-    assert (parts[1].segment_quat_xyzw == clip.segment_quat_xyzw[40:80]).all()
+    assert [(p.name, p.recording, len(p.joints24_m)) for p in parts] == [("turns", "turns", 33), ("turns#2", "turns", 34)]
+    assert (parts[1].segment_quat_xyzw == clip.segment_quat_xyzw[43:77]).all()
+
+
+def test_a_recording_is_cut_where_the_pelvis_turns_over():
+    clip = made(np.zeros(16), frames=60)
+    quat = clip.segment_quat_xyzw.copy()
+    quat[30:, SEGMENTS.index("root")] = quaternions(matrices(quat[30:, SEGMENTS.index("root")]) @ about(np.array([1.0, 0, 0]), 0.4))
+    parts = pieces(Clip("over", 30.0, "x", clip.joints24_m, quat.astype(np.float32), clip.root_m))
+    assert [len(p.joints24_m) for p in parts] == [27, 27]
 
 
 def test_a_leap_of_the_whole_body_and_a_kick_are_no_jumps():
