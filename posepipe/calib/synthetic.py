@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from .motion import Clip
 from .rig import ImageTransform, Rig
 from .synthetic_mesh import MATS, WOOD, Solid, box, column, floor_and_walls
 from .synthetic_motion import movements
-from .synthetic_people import Actor, Moving, cut, dressed, placed
+from .synthetic_people import Actor, cut, dressed, placed
 from .synthetic_rig import capture_times, middle, random_rig, shaken
 
 _FREE_M = 1.3
@@ -27,9 +26,6 @@ _WALL_M = 0.8
 _SLACK_S = 0.5
 _TRIES = 200
 _CLEAR_M = 0.28
-_EXTREME = 2.0
-
-Retarget = Callable[[Clip, Any, F64], Moving]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +73,8 @@ class Studio:
         return tuple(sorted({actor.clip.label for actor in self.actors}))
 
 
-def studio(options: Options, *, body: Any = None, retarget: Retarget | None = None) -> Studio:
-    """The scene of a seed. body, retarget: another body than the shipped one (a `Surface` with `shapes`), and how clips move it.
+def studio(options: Options) -> Studio:
+    """The scene of a seed.
 
     Each part draws from a chance of its own, so that one more piece of furniture leaves the people as they were. Raises what reading a rig
     or motion raises, and SourceError for clips that are not there.
@@ -88,7 +84,7 @@ def studio(options: Options, *, body: Any = None, retarget: Retarget | None = No
     rig = _rig(options, rng["rig"])
     centre = middle(rig)
     t_s = np.arange(options.frames) / options.fps
-    actors = _people(options, rng["people"], t_s, centre, body, retarget)
+    actors = _people(options, rng["people"], t_s, centre)
     azimuth, height = rng["light"].uniform(0, 2 * np.pi), rng["light"].uniform(0.8, 1.25)
     return Studio(
         options=options,
@@ -138,15 +134,14 @@ def _clips(options: Options) -> Mapping[str, Clip]:
     return clips
 
 
-def _people(options: Options, rng: np.random.Generator, t_s: F64, centre: F64, body: Any, retarget: Retarget | None) -> tuple[Actor, ...]:
+def _people(options: Options, rng: np.random.Generator, t_s: F64, centre: F64) -> tuple[Actor, ...]:
     if not options.people:
         return ()
     clips = _clips(options)
     names = sorted(options.clips or clips)
     if not options.clips:
         names = _suited(clips, names, options.seconds + _SLACK_S, 2 * _FREE_M) or names
-    body = load_body() if body is None else body
-    retarget = motion.retarget if retarget is None else retarget
+    body = load_body()
     order = list(rng.permutation(len(names)))
     actors: list[Actor] = []
     for k in range(options.people):
@@ -154,10 +149,10 @@ def _people(options: Options, rng: np.random.Generator, t_s: F64, centre: F64, b
         wanted = int(np.ceil((options.seconds + _SLACK_S) * clip.fps)) + 2
         spare = len(clip.joints24_m) - wanted
         clip = cut(clip, int(rng.integers(0, spare + 1)) if spare > 0 else 0, wanted)
-        shape = np.clip(rng.standard_normal(body.shapes), -_EXTREME, _EXTREME)
-        posed = retarget(clip, body, shape)
+        shape = np.asarray(body.draw(rng), np.float64)
+        posed = motion.retarget(clip, body, shape)
         mesh, colours = dressed(rng, k, body, posed)
-        actor = Actor(k, clip, posed, shape, 0.0, np.zeros(2), mesh, np.asarray(body.welded, np.int32), colours)
+        actor = Actor(k, clip, posed, shape, 0.0, np.zeros(2), mesh, body.welded, colours)
         actors.append(placed(rng, actors, actor, t_s, middle_m=centre, free_m=_FREE_M))
     return tuple(actors)
 

@@ -25,6 +25,7 @@ from .synthetic import Studio
 from .synthetic_gl import Renderer
 from .synthetic_lens import lens_of
 from .synthetic_maps import MapWriter, maps_file
+from .synthetic_rig import middle
 from .synthetic_sight import Sight, truth_without_sight
 from .synthetic_truth import RIG, Truth, write_truth
 
@@ -41,7 +42,7 @@ def render(studio: Studio, folder: Path, *, maps: bool = False, progress: Callab
     with _appearing(folder) as part, ExitStack() as stack:
         cameras = studio.rig.cameras
         lenses = [lens_of(camera) for camera in cameras]
-        renderer = Renderer(studio.room, [actor.mesh for actor in studio.actors], sun=studio.sun)
+        renderer = Renderer(studio.room, [actor.mesh for actor in studio.actors], sun=studio.sun, middle_m=middle(studio.rig))
         stack.callback(renderer.close)
         films = [stack.enter_context(closing(_Film(part / f"{c.name}.mp4", studio.options.fps))) for c in cameras]
         writers = [stack.enter_context(closing(MapWriter(maps_file(part, c.name)))) for c in cameras] if maps else []

@@ -63,10 +63,10 @@ class _Body:
 class Renderer:
     """Draws bodies in a room. RecordError when the machine has no OpenGL 3.3 through EGL, or `moderngl` is not installed.
 
-    sun: unit vector towards it. reach_m: half the side of the square around the origin in which shadows fall.
+    sun: unit vector towards it. Shadows fall in a square of 2 reach_m around middle_m [3].
     """
 
-    def __init__(self, room: Sequence[Solid], bodies: Sequence[Mesh], *, sun: F64, reach_m: float = 4.0) -> None:
+    def __init__(self, room: Sequence[Solid], bodies: Sequence[Mesh], *, sun: F64, middle_m: F64, reach_m: float = 4.0) -> None:
         self._gl, self._ctx = _context()
         ctx = self._ctx
         self._scene = ctx.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
@@ -84,7 +84,7 @@ class Renderer:
         self._shadow = ctx.framebuffer(depth_attachment=self._depth)
         self._noise = ctx.texture((_NOISE_PX, _NOISE_PX), 1, _noise().tobytes())
         self._noise.filter = self._gl.LINEAR, self._gl.LINEAR
-        self._sun = _sun_from_world(sun, reach_m)
+        self._sun = _sun_from_world(sun, middle_m, reach_m)
         self._scene["sun"].value = tuple(float(v) for v in sun)
         for program in (self._scene, self._shade):
             program["sun_from_world"].write(_matrix(self._sun))
@@ -175,14 +175,14 @@ def _clip_from_world(flat: Flat, camera_from_world: F64) -> F64:
     return np.asarray(clip @ np.vstack([camera_from_world, [0, 0, 0, 1]]))
 
 
-def _sun_from_world(sun: F64, reach_m: float) -> F64:
-    """A parallel projection along the sun's rays over the middle of the room; the nearer to the sun, the lower z."""
+def _sun_from_world(sun: F64, middle_m: F64, reach_m: float) -> F64:
+    """A parallel projection along the sun's rays; the nearer to the sun, the lower z."""
     right = np.cross([0.0, 1.0, 0.0], sun)
     right /= np.linalg.norm(right)
     up = np.cross(sun, right)
     turn = np.eye(4)
     turn[:3, :3] = np.stack([right, up, -sun]) / reach_m
-    turn[:3, 3] = turn[:3, :3] @ [0, 0, -1.0]
+    turn[:3, 3] = -turn[:3, :3] @ middle_m
     turn[2] *= 0.5
     return turn
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +11,16 @@ from numpy.typing import NDArray
 from posepipe.pipeline.packet import F32, F64
 from posepipe.pipeline.skeleton import COCO17
 
+from .body import Body, Posed
 from .motion import Clip
 from .synthetic_mesh import CLOTH, SKIN, Mesh, vertex_normals
 
-LAYOUTS = ("coco17", "body25", "smpl24")
 _FEET, _HANDS, _HEAD, _TORSO = (5, 6), (3, 4), (23, 24), (1, 2)
 _UPPER_LEGS, _LOWER_LEGS, _UPPER_ARMS, _LOWER_ARMS = (7, 8, 9, 10), (11, 12, 13, 14), (15, 16, 17, 18), (19, 20, 21, 22)
 _SKINS = ((0.72, 0.45, 0.33), (0.62, 0.36, 0.25), (0.47, 0.26, 0.16), (0.30, 0.15, 0.09), (0.17, 0.08, 0.05))
 _HAIRS = ((0.02, 0.015, 0.01), (0.07, 0.035, 0.02), (0.20, 0.10, 0.04), (0.40, 0.28, 0.13), (0.30, 0.30, 0.30))
 _APART_M = 0.9
 _TRIES = 400
-
-
-class Surface(Protocol):
-    """What a body is made of: shapes (number of components), faces [F,3], each in one part; part [V] (1..24), uv [V,2]; welded [V]: the first vertex at the same place."""
-
-    @property
-    def shapes(self) -> int: ...
-    @property
-    def faces(self) -> NDArray[np.integer]: ...
-    @property
-    def part(self) -> NDArray[np.integer]: ...
-    @property
-    def uv(self) -> F32: ...
-    @property
-    def welded(self) -> NDArray[np.integer]: ...
-
-
-class Moving(Protocol):
-    """A body in every instant of a clip."""
-
-    def vertices_m(self, t: int) -> F32: ...
-    def joints_m(self, layout: str) -> F32: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +33,7 @@ class Actor:
 
     id: int
     clip: Clip
-    posed: Moving
+    posed: Posed
     shape: F64
     yaw_rad: float
     offset_m: F64
@@ -135,7 +112,7 @@ def placed(rng: np.random.Generator, others: Sequence[Actor], actor: Actor, t_s:
     return best
 
 
-def dressed(rng: np.random.Generator, person: int, body: Surface, posed: Moving) -> tuple[Mesh, dict[str, list[float]]]:
+def dressed(rng: np.random.Generator, person: int, body: Body, posed: Posed) -> tuple[Mesh, dict[str, list[float]]]:
     """The mesh of a person with clothes, skin, hair, eyes and shoes, and the colours of these."""
     part, points = np.asarray(body.part), np.asarray(posed.vertices_m(0), np.float64)
     bright = rng.uniform(0.15, 1.0)

@@ -69,7 +69,7 @@ def two_balls() -> Iterator[tuple[Renderer, list[tuple[np.ndarray, np.ndarray]]]
     needs_egl()
     made = [ball(np.array([0.8, 0.0, 1.0]), 0.1, person=0, part=3), ball(np.array([-0.5, 0.0, 1.0]), 0.5, person=1, part=9)]
     room = floor_and_walls(4.5, 3.0, floor=np.full(3, 0.3), walls=np.full(3, 0.5), kind=1)
-    renderer = Renderer(room, [m for m, _, _ in made], sun=SUN / np.linalg.norm(SUN))
+    renderer = Renderer(room, [m for m, _, _ in made], sun=SUN / np.linalg.norm(SUN), middle_m=np.array([0, 0, 1.0]))
     yield renderer, [(p, n) for _, p, n in made]
     renderer.close()
 
@@ -165,7 +165,7 @@ def test_a_lens_that_folds_inside_the_picture() -> None:
 def test_without_moderngl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moderngl", None)
     with pytest.raises(RecordError, match=r'moderngl, which is not installed\n  -> pip install "posepipe\[synth\]"'):
-        Renderer([], [], sun=SUN)
+        Renderer([], [], sun=SUN, middle_m=np.zeros(3))
 
 
 def test_without_egl(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,4 +176,4 @@ def test_without_egl(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "moderngl", Broken)  # type: ignore[arg-type]
     with pytest.raises(RecordError, match=r"no OpenGL through EGL on this machine \(eglInitialize failed[\s\S]*apt install libegl1"):
-        Renderer([], [], sun=SUN)
+        Renderer([], [], sun=SUN, middle_m=np.zeros(3))
