@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.version_converter
 from google.protobuf.message import DecodeError
 
@@ -54,6 +55,15 @@ def for_precision(path: Path, *, runtime: str, precision: str) -> Path:
     name = network_of(path)
     hint = f"`posepipe engines quantize {name or 'CARD'}` makes it from pictures of a recording"
     raise EngineError("there is no int8 version of this network on this machine", where=name or str(path), hint=hint)
+
+
+def damaged(path: Path) -> bool:
+    """Whether a file that was made here is no ONNX network any more."""
+    try:
+        onnx.checker.check_model(onnx.load(path))
+    except (onnx.checker.ValidationError, DecodeError, OSError):
+        return True
+    return False
 
 
 def network_of(path: Path) -> str:

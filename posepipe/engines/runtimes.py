@@ -58,12 +58,19 @@ def opener(name: RuntimeName) -> Opener:
 
 
 def open_with(name: RuntimeName, path: Path, options: EngineOptions, reason: str) -> Engine:
-    """Open a network with that runtime. fp16 and int8 live in the file, so a converted one is opened for them; a precision that
-    `posepipe engines verify` found to move key points too far is refused, and not taken by auto."""
+    """Open a network with that runtime. fp16 and int8 live in the file, so a converted one is opened for them, and made again when it is
+    damaged; a precision that `posepipe engines verify` found to move key points too far is refused, and not taken by auto."""
     options, reason = heed(path, options, runtime=name, version=version_of(name), reason=reason)
     if options.precision in ("fp16", "int8"):
-        from .convert import for_precision
+        from .convert import damaged, for_precision
 
+        made = for_precision(path, runtime=name, precision=options.precision)
+        try:
+            return opener(name)(made, options, reason)
+        except EngineError:
+            if made == path or not damaged(made):
+                raise
+        made.unlink(missing_ok=True)
         path = for_precision(path, runtime=name, precision=options.precision)
     return opener(name)(path, options, reason)
 

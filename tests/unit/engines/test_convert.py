@@ -294,6 +294,19 @@ def test_engines_open_the_converted_file(tmp_path: Path, cache: Path, runtime: s
         assert 0 < np.abs(engine(inputs)["maps"] - exact).max() < 0.2 * np.ptp(exact)
 
 
+@pytest.mark.parametrize("keeps", [0, 40, 300])
+def test_a_damaged_conversion_is_made_again(tmp_path: Path, cache: Path, keeps: int) -> None:
+    path, options = network(tmp_path / "net.onnx"), EngineOptions(runtime="onnxruntime", precision="fp16", threads=1)
+    whole = convert.to_fp16(path).read_bytes()
+    convert.to_fp16(path).write_bytes(whole[:keeps])
+    open_engine(path, options).close()
+    assert convert.to_fp16(path).read_bytes() == whole
+    small = convert.to_int8(path, [pictures()])
+    small.write_bytes(small.read_bytes()[:keeps])
+    with pytest.raises(EngineError, match="posepipe engines quantize"):
+        open_engine(path, EngineOptions(runtime="onnxruntime", precision="int8", threads=1))
+
+
 @pytest.mark.parametrize(("precision", "digits"), [("fp16", 11), ("bf16", 8)])
 @pytest.mark.parametrize("opset", [12, 17])
 def test_rounded_numbers_are_those_that_the_precision_can_hold(tmp_path: Path, precision: Any, digits: int, opset: int) -> None:

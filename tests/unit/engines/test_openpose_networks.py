@@ -100,7 +100,12 @@ def test_points_are_those_of_the_frame_whatever_its_size(card: Path) -> None:
 def test_one_file_is_kept_for_each_size_of_picture(card: Path, cache: Path) -> None:
     for _ in range(2):
         open_network(find(str(card)), ORT, width=384, height=256).close()
-    assert [p.name.split("-", 1)[1] for p in (cache / "onnx").iterdir()] == ["paf-384x256-v1.onnx"]
+    (kept,) = (cache / "onnx").iterdir()
+    assert kept.name.split("-", 1)[1] == "paf-384x256-v1.onnx"
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:100])
+    open_network(find(str(card)), ORT, width=384, height=256).close()
+    assert kept.read_bytes() == whole, "made again when it is damaged"
 
 
 @pytest.mark.usefixtures("cache")

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ....pipeline.errors import EngineError
 from ...assets import Asset, asset, home
+from ...convert import damaged
 from ...decoders import stub_answers
 from ...engine import Contract, Engine, EngineOptions, open_engine
 from ...files import cannot_keep, write_whole
@@ -82,19 +81,10 @@ def open_transcribed(network: Asset, options: EngineOptions, contract: Contract)
     try:
         return open_engine(path, options, contract=contract)
     except EngineError:
-        if not _damaged(path):
+        if not damaged(path):
             raise
     path.unlink()  # it was made here from the network's own file: make it again
     return open_engine(onnx_path(network, view_of(network)), options, contract=contract)
-
-
-def _damaged(path: Path) -> bool:
-    """Whether a kept transcription is no ONNX file any more."""
-    try:
-        onnx.checker.check_model(onnx.load(path))
-    except (onnx.checker.ValidationError, DecodeError, OSError):
-        return True
-    return False
 
 
 def stub_heatmaps() -> NDArray[np.float32]:

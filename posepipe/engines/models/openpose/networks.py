@@ -14,6 +14,7 @@ from ....pipeline.errors import EngineError, did_you_mean
 from ....pipeline.skeleton import skeleton
 from ...assets import Asset, catalogue, home, user_card
 from ...card import Preprocess, convert
+from ...convert import damaged
 from ...crop import Pixels
 from ...decoders.paf import Options
 from ...engine import Contract, Engine, EngineOptions, TensorSpec, open_engine
@@ -104,7 +105,7 @@ def _of_card(name: str, card: Asset) -> PafNetwork:
 
 
 def open_network(network: PafNetwork, options: EngineOptions, *, width: int, height: int) -> Engine:
-    """Open it for pictures of one size (multiples of its stride).
+    """Open it for pictures of one size (multiples of its stride). The file for that size is made again when it is damaged.
 
     Raises PullError when it was not fetched, EngineError when it cannot be run.
     """
@@ -123,6 +124,13 @@ def open_network(network: PafNetwork, options: EngineOptions, *, width: int, hei
     if options.runtime == STUB or network.card is None:
         heat, fields = paint(parts, upright(skeleton(parts.skeleton).joints, rows=rows, columns=columns), rows=rows, columns=columns)
         return open_engine(Path(), options, contract=contract, answers={d.heatmaps: heat, d.fields: fields})
+    path = sized(network, network.card, width=width, height=height)
+    try:
+        return open_engine(path, options, contract=contract)
+    except EngineError:
+        if path.parent != home() / "onnx" or not damaged(path):
+            raise
+    path.unlink(missing_ok=True)
     return open_engine(sized(network, network.card, width=width, height=height), options, contract=contract)
 
 
