@@ -18,6 +18,8 @@ _BUILT_IN = {
     "heatmap.paf": "posepipe.nodes.heatmap_paf:HeatmapPaf",
     "heatmap.topdown": "posepipe.nodes.heatmap_topdown:HeatmapTopdown",
     "lift.algebraic": "posepipe.nodes.lift_algebraic:LiftAlgebraic",
+    "lift.auto": "posepipe.nodes.lift_auto:LiftAuto",
+    "lift.volumetric": "posepipe.nodes.lift_volumetric:LiftVolumetric",
     "smooth.one_euro": "posepipe.nodes.smooth_one_euro:SmoothOneEuro",
     "publish.zmq": "posepipe.nodes.publish_zmq:PublishZmq",
     "record.jsonl": "posepipe.nodes.record_jsonl:RecordJsonl",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from posepipe.calib.project import undistort
 from posepipe.calib.rig import Rig
-from posepipe.calib.sides import facing_of, mirror_of, triangulate_sides
+from posepipe.calib.sides import Bools, facing_of, mirror_of, triangulate_sides
 from posepipe.calib.triangulate import Triangulated
-from posepipe.pipeline.errors import RigError
+from posepipe.engines.engine import EngineOptions
+from posepipe.pipeline.errors import EngineError, RigError
 from posepipe.pipeline.node import Context, NodeSettings
 from posepipe.pipeline.packet import F32, F64, I64, Poses, Tier, ViewPoses, readonly
 from posepipe.pipeline.skeleton import Skeleton, skeleton
+
+if TYPE_CHECKING:
+    from ._lift_weights import LearnedWeights
 
 
 class LiftSettings(NodeSettings, frozen=True):
@@ -27,6 +32,18 @@ class LiftSettings(NodeSettings, frozen=True):
     min_joints: Annotated[int, Meta(description="fewest body joints that make a person", ge=1, le=12)] = 4
     same_person_m: Annotated[float, Meta(description="how near a lost person must come back to be the same", gt=0)] = 1.0
     same_person_s: Annotated[float, Meta(description="how soon a lost person must come back to be the same", gt=0)] = 2.0
+    weights: Annotated[
+        Literal["peaks", "triangulation.confidence"],
+        Meta(description="how far a view is believed: by the heights of its peaks, or by a network that looks at its heatmaps"),
+    ] = "peaks"
+
+
+def engine_options(ctx: Context) -> EngineOptions:
+    """`engines:` of the studio file; EngineError for what is none."""
+    try:
+        return msgspec.convert(ctx.engines, EngineOptions)
+    except msgspec.ValidationError as e:
+        raise EngineError(f"engines: {e}", hint="correct engines: in the studio file") from e
 
 
 def rig_of(ctx: Context) -> Rig:
@@ -47,19 +64,52 @@ class Algebraic:
         self._mirror, self._facing = mirror_of(self.layout), facing_of(self.layout)
         self._next_id = 0
         self._last_seen: dict[int, tuple[int, F64]] = {}
-        nothing = np.zeros((1, len(self.rig), len(self.layout.joints), 2), np.float32)
-        self.points(nothing, nothing[..., 0], np.ones((1, len(self.rig)), np.float32))
+        self._weights: LearnedWeights | None = None
+        if settings.weights != "peaks":
+            from ._lift_weights import LearnedWeights
 
-    def points(self, uv_px: F32, conf: F32, side_px: F32) -> Triangulated:
-        """The joints of all people. conf [P,C,J]: of what is seen, else 0 (see `seen`)."""
-        limit_px, noise_px = self.noise_px(side_px)
-        rays = undistort(self.rig, uv_px)
-        return triangulate_sides(self.rig, rays, conf, mirror=self._mirror, inlier_px=limit_px, sigma_px=noise_px)[0]
+            self._weights = LearnedWeights(engine_options(ctx), self.layout)
+        views, joints = len(self.rig), len(self.layout.joints)
+        nothing = np.zeros((1, views, joints, 2), np.float32)
+        maps = np.zeros((1, views, 64, 64, 17), np.float32)
+        readonly(maps)  # as those of packets are: kernels are compiled for one or the other
+        self._points(nothing, nothing[..., 0] + np.float32(0.5), np.ones((1, views), np.float32), maps)
 
-    def noise_px(self, side_px: F32) -> tuple[F64, F64]:
-        """How far a view may be from the point, and the noise of a certain key point [P,C], in pixels."""
-        side = np.maximum(side_px.astype(np.float64), 1)
-        return self.settings.inlier * side, self.settings.sigma * side
+    @property
+    def runs_on(self) -> str:
+        """What learned weights are computed on; empty without them."""
+        if self._weights is None:
+            return ""
+        engine = self._weights.engine
+        return f"{self.settings.weights} on {engine.runtime} {engine.precision} ({engine.device})"
+
+    @property
+    def learned(self) -> bool:
+        """Whether `points` needs heatmaps."""
+        return self._weights is not None
+
+    def points(self, v: ViewPoses, conf: F32, maps: F32 | None) -> tuple[Triangulated, Bools]:
+        """The joints of all people, and the joints [P,C,J] whose left and right were exchanged in a view. conf [P,C,J]: of what is seen, else 0
+        (see `seen`). maps [P,C,h,w,17]: where it is `learned`."""
+        return self._points(v.uv_px, conf, v.side_px, maps)
+
+    def _points(self, uv_px: F32, conf: F32, side_px: F32, maps: F32 | None) -> tuple[Triangulated, Bools]:
+        side, s, rays = self.side_px(side_px), self.settings, undistort(self.rig, uv_px)
+        how: dict[str, Any] = {"mirror": self._mirror, "facing": self._facing}
+        if self._weights is None:
+            return triangulate_sides(self.rig, rays, conf, inlier_px=s.inlier * side, sigma_px=s.sigma * side, **how)
+        assert maps is not None, "learned weights need heatmaps"
+        return self._weights.triangulate(self.rig, rays, conf, side, maps, inlier=s.inlier, sigma=s.sigma, **how)
+
+    @staticmethod
+    def side_px(side_px: F32) -> F64:
+        """Sides of the crops [P,C]: what distances in a view are measured by."""
+        return np.maximum(side_px.astype(np.float64), 1)
+
+    def close(self) -> None:
+        """Close the network, if there is one."""
+        if self._weights is not None:
+            self._weights.close()
 
     def seen(self, v: ViewPoses) -> F32:
         """Confidences [P,C,J], 0 for what is too low to be seen."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from posepipe.pipeline.node import Context, Node
+from collections.abc import Mapping
+
+from posepipe.pipeline.node import Caps, Context, Node
 from posepipe.pipeline.packet import Packet, Poses, ViewPoses
+from posepipe.pipeline.skeleton import skeleton
 
 from ._lift import Algebraic, LiftSettings
+from ._lift_maps import coco17_in, heatmaps
 
 
 class LiftAlgebraic(Node):
@@ -14,6 +18,9 @@ class LiftAlgebraic(Node):
     A view that takes the front of a person for the back (all joints on the wrong side) is set right before the vote.
     A person exists when `min_joints` body joints (shoulders to ankles) have a point. A new person within `same_person_m` of one
     who was lost less than `same_person_s` ago keeps that identity; identities are never used twice.
+
+    With `weights: triangulation.confidence` a small network looks at the heatmaps, and at how the views agree, and says how far each is to be
+    believed (Iskakov et al. 2019, algebraic).
     """
 
     use = "lift.algebraic"
@@ -23,11 +30,29 @@ class LiftAlgebraic(Node):
         pass
 
     settings: Settings
+    runs_on = ""
+    _lift: Algebraic
+
+    @classmethod
+    def wants_maps(cls, settings: Settings) -> bool:
+        return settings.weights != "peaks"
+
+    @classmethod
+    def check(cls, settings: Settings, inputs: Mapping[str, Caps]) -> None:
+        if settings.weights != "peaks" and inputs["views"].skeleton:
+            coco17_in(skeleton(inputs["views"].skeleton))
 
     def open(self, ctx: Context) -> None:
         self._lift = Algebraic(ctx, self.settings)
+        self.runs_on = self._lift.runs_on
+        self._maps = heatmaps(ctx, coco17_in(self._lift.layout)) if self._lift.learned else None
 
     def step(self, views: Packet[ViewPoses]) -> Poses:
         v, lift = views.body, self._lift
-        points = lift.points(v.uv_px, lift.seen(v), v.side_px)
+        maps = self._maps.of(v).maps if self._maps is not None else None
+        points, _ = lift.points(v, lift.seen(v), maps)
         return lift.poses(v, points, lift.people(points), views.t_capture_ns)
+
+    def close(self) -> None:
+        if (lift := getattr(self, "_lift", None)) is not None:
+            lift.close()

@@ -367,7 +367,7 @@ class _Planner:
 
     def _caps(self, nodes: list[PlanNode]) -> list[PlanNode]:
         made: dict[str, PlanNode] = {}
-        asked = {writer for n in nodes if n.cls.wants_maps for names in n.inputs.values() for writer in names}
+        asked = {writer for n in nodes if n.cls.wants_maps(n.settings) for names in n.inputs.values() for writer in names}
         for node in nodes:
             arriving = {port: _merged([made[n].caps for n in names]) for port, names in node.inputs.items()}
             try:

@@ -93,8 +93,6 @@ class Node:
     """A frame that reaches this sink counts as published in the ledger."""
     needs_rig: ClassVar[bool] = False
     """Refused in a studio without a calibration."""
-    wants_maps: ClassVar[bool] = False
-    """It reads the heatmaps of `ViewPoses`: a node before it that has them (`gives_maps`) hands them on, and otherwise nobody makes them."""
     own_process: ClassVar[bool] = False
     """By default the node is placed in a worker of its own (captures, and sinks too slow for the live path)."""
     default_queue: ClassVar[tuple[int, str]] = (2, "drop_oldest")
@@ -110,6 +108,11 @@ class Node:
     def caps(cls, settings: Any, inputs: Mapping[str, Caps]) -> Caps:
         """What leaves this node, given what arrives. Default: what arrives at the first port."""
         return next(iter(inputs.values()), Caps())
+
+    @classmethod
+    def wants_maps(cls, settings: Any) -> bool:
+        """Whether it reads the heatmaps of `ViewPoses`: then a node before it that has them (`gives_maps`) makes them, and otherwise none does."""
+        return False
 
     @classmethod
     def gives_maps(cls, settings: Any) -> bool:

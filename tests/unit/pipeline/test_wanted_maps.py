@@ -46,7 +46,10 @@ class Eyes(Hooked):
 
 class Deep(Hooked):
     use = "mem.deep"
-    wants_maps = True
+
+    @classmethod
+    def wants_maps(cls, settings: Any) -> bool:
+        return True
 
     def step(self, views: ViewPoses) -> Poses: ...
 

@@ -1,0 +1,243 @@
+"""From key points and heatmaps to skeletons by way of a volume: triangulation, a cube around every person, unprojection, the network, the fine step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from posepipe.calib.cube import cube_around
+from posepipe.calib.project import undistort
+from posepipe.calib.refine import refine
+from posepipe.calib.rig import Rig
+from posepipe.calib.sides import Bools, exchange_maps, mirror_of
+from posepipe.calib.triangulate import Triangulated
+from posepipe.calib.unproject import Cube, unproject
+from posepipe.engines.network import STUB
+from posepipe.engines.volume import VolumeNetwork, network_file, volume_card
+from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
+from posepipe.pipeline.node import Caps, Context
+from posepipe.pipeline.packet import F32, F64, Poses, ViewPoses, readonly
+from posepipe.pipeline.skeleton import COCO17, skeleton
+
+from ._lift import Algebraic, LiftSettings, engine_options
+from ._lift_held import Held
+from ._lift_maps import Seen, coco17_in, heatmaps
+
+_LARGEST_STUDIO_M = 50.0
+_LEAST_CONF = 1e-3
+_LEAST_PEAK = 0.02
+_BATCH = 4
+_FOLLOW_NS = 500_000_000
+_BODY, _MIRROR = np.array(COCO17.body), mirror_of(COCO17)
+
+
+class VolumetricSettings(LiftSettings, frozen=True):
+    engine: Annotated[
+        str, Meta(description="network for joints in a cube: triangulation.slim, my_net/card.toml, or stub (the mean of every heatmap)")
+    ] = "triangulation.slim"
+    side_m: Annotated[float, Meta(description="side of the cube around a person, metres", ge=0.5, le=10)] = 2.5
+    min_views: Annotated[int, Meta(description="fewest views of a person for the volume; with fewer, triangulation", ge=2, le=16)] = 2
+    max_sigma_m: Annotated[float, Meta(description="a joint that is less certain than this is not given, metres", gt=0)] = 0.25
+    hold_s: Annotated[float, Meta(description="how long the last skeletons are given again while nobody can be placed", ge=0, le=10)] = 0.5
+
+    def beside(self, folder: Path) -> Self:
+        return msgspec.structs.replace(self, engine=str(folder / Path(self.engine).expanduser())) if self.engine.endswith(".toml") else self
+
+
+def check(settings: VolumetricSettings, inputs: Mapping[str, Caps]) -> None:
+    """Refuse a network that is none for this, and a skeleton without coco17's joints. GraphError."""
+    if settings.engine != STUB:
+        try:
+            volume_card(settings.engine)
+        except (EngineError, PullError, GraphError) as e:
+            what = f"{e.where}: {e.what}" if e.where and e.where != settings.engine else e.what
+            raise GraphError(f"engine is {settings.engine!r}: {what}", hint=e.hint) from e
+    if (views := inputs.get("views")) is not None and views.skeleton:
+        coco17_in(skeleton(views.skeleton))
+
+
+def needs(settings: VolumetricSettings) -> tuple[str, ...]:
+    """The model that has to be here."""
+    return () if settings.engine == STUB else (settings.engine,)
+
+
+def networks(settings: VolumetricSettings) -> Mapping[str, Path]:
+    """The file that is opened."""
+    return network_file(settings.engine)
+
+
+def check_scale(rig: Rig) -> None:
+    """RigError for cameras that stand where none of a studio can: the calibration is in other units than it says."""
+    centres_m = np.array([camera.centre_m for camera in rig.cameras])
+    apart_m = float(np.linalg.norm(centres_m[:, None] - centres_m[None], axis=-1).max())
+    above_m = float(np.abs(centres_m[:, 2]).max())
+    if max(apart_m, above_m) <= _LARGEST_STUDIO_M:
+        return
+    seems = "millimetres" if max(apart_m, above_m) > 500 else "centimetres or millimetres"
+    where = f"{apart_m:.0f} m apart" if apart_m >= above_m else f"{above_m:.0f} m above or below the floor"
+    raise RigError(
+        f"cameras stand {where}, so the calibration looks like {seems}",
+        where=rig.where,
+        hint='write units = "mm" in [metadata] of a TOML file or "units: mm" in an OpenCV file; in a .rig.toml of posepipe, which is always in '
+        "metres, divide the last column of every camera_from_world by 1000. The floor is z = 0 of the world frame",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """One instant. conf [P,C,J]: of what is seen; points: triangulated, to be improved; exchanged [P,C,17]: joints of coco17 whose sides
+    triangulation exchanged in a view."""
+
+    v: ViewPoses
+    conf: F32
+    points: Triangulated
+    exchanged: Bools
+    seen: Seen
+
+
+class Lifter:
+    """Volumetric where it can be, algebraic where it cannot, held where nobody can be placed; every result says which."""
+
+    def __init__(self, ctx: Context, settings: VolumetricSettings) -> None:
+        """Opens the network and compiles, or loads what was compiled. Raises RigError, EngineError, PullError."""
+        check_scale(ctx.rig) if isinstance(ctx.rig, Rig) else None
+        self.settings = settings
+        self._algebraic = Algebraic(ctx, settings)
+        self._rig, self._joints = self._algebraic.rig, coco17_in(self._algebraic.layout)
+        self._maps, self._held = heatmaps(ctx, self._joints), Held(settings.hold_s)
+        self._tell = self._maps.tell
+        self._network = VolumeNetwork(settings.engine, engine_options(ctx), batch=_BATCH)
+        engine = self._network.engine
+        self.runs_on = f"{settings.engine} on {engine.runtime} {engine.precision} ({engine.device})"
+        if not ctx.caps["views"].maps:
+            self.runs_on += ", heatmaps painted around key points"
+        ctx.log.info("%s: %s", self.runs_on, engine.reason)
+        self._seen: dict[int, tuple[int, F64, F64]] = {}
+        self._warm()
+
+    def _warm(self) -> None:
+        views = len(self._rig)
+        one = np.full((1, views, 17), 0.5, np.float32)
+        maps = np.zeros((views, 64, 64, 17), np.float32)
+        readonly(maps)  # as those of packets are: kernels are compiled for one or the other
+        cube = Cube(np.zeros(3), self.settings.side_m, 0.0)
+        unproject(self._rig, maps, np.tile([0.0, 0, 100, 0], (views, 1)), cube, n=self._network.cells, how="conf", conf=one[0])
+        rays, spread = np.zeros((1, views, 17, 2)), np.full((1, 17), 0.1)
+        refine(self._rig, rays, one, prior_m=np.zeros((1, 17, 3)), prior_sigma_m=spread, inlier_px=1.0, sigma_px=1.0)
+
+    def lift(self, v: ViewPoses, t_ns: int, *, volumes: bool = True) -> Poses:
+        """The people of one instant. volumes: False leaves the volume out."""
+        lift = self._algebraic
+        conf = lift.seen(v)
+        seen = self._maps.of(v) if volumes or lift.learned else None
+        points, exchanged = lift.points(v, conf, seen.maps if seen is not None else None)
+        placed = np.zeros(len(v.ids), np.bool_)
+        if volumes and seen is not None:
+            placed = self._volumetric(_Looked(v, conf, points, exchanged[:, :, self._joints], seen), t_ns)
+        rows = lift.people(points)
+        if not len(rows):
+            return self._held.at(v, t_ns, "volumetric" if volumes else "algebraic")
+        poses = lift.poses(v, points, rows, t_ns, tier="volumetric" if placed[rows].all() else "algebraic")
+        self._held.keep(poses, t_ns)
+        self._follow(poses, t_ns)
+        return poses
+
+    def close(self) -> None:
+        self._network.close()
+        self._algebraic.close()
+
+    # the volume -------------------------------------------------------------------------------------------------------------
+
+    def _volumetric(self, at: _Looked, t_ns: int) -> Bools:
+        """Put the network's joints into the triangulated points where there is a cube; for whom [P]."""
+        placed = np.zeros(len(at.v.ids), np.bool_)
+        ready: list[tuple[int, Cube]] = []
+        for p in range(len(placed)):
+            cube = self._cube(at, p, t_ns)
+            if cube is None:
+                continue
+            volume = self._network.volumes[len(ready)]
+            maps, peaks = self._set_right(at, p)
+            conf = np.maximum(peaks, _LEAST_CONF)
+            unproject(self._rig, maps, at.seen.rois[p], cube, n=self._network.cells, how="conf", conf=conf, out=volume)
+            if not volume.max() > _LEAST_PEAK:
+                self._tell("nothing of the heatmaps lies in the cube around a person: triangulation alone")
+                continue
+            ready.append((p, cube))
+            if len(ready) == len(self._network.volumes):
+                placed |= self._read(at, ready)
+                ready = []
+        return placed | self._read(at, ready) if ready else placed
+
+    def _cube(self, at: _Looked, p: int, t_ns: int) -> Cube | None:
+        """Around the triangulated person, else where this one must be by now; None without a place, or with too few views."""
+        if int(np.isfinite(at.seen.rois[p, :, 2]).sum()) < self.settings.min_views:
+            self._tell(f"fewer than {self.settings.min_views} views of a person: triangulation alone, if there are two")
+            return None
+        who, cube = int(at.v.ids[p]), cube_around(at.points.xyz_m[p, self._joints], side_m=self.settings.side_m)
+        if cube is None and who in self._seen:
+            since_ns, at_m, speed_m_s = self._seen[who]
+            if t_ns - since_ns < _FOLLOW_NS:
+                cube = Cube(at_m + speed_m_s * (t_ns - since_ns) / 1e9, self.settings.side_m, 0.0)
+        return cube
+
+    def _set_right(self, at: _Looked, p: int) -> tuple[F32, F32]:
+        """Heatmaps and peaks of a person, with the sides that triangulation found exchanged."""
+        exchanged, maps = at.exchanged[p], at.seen.maps[p]
+        if not exchanged.any():
+            return maps, at.seen.peaks[p]
+        maps = exchange_maps(maps, exchanged, _MIRROR)
+        readonly(maps)
+        return maps, np.where(exchanged, at.seen.peaks[p][:, _MIRROR], at.seen.peaks[p])
+
+    def _read(self, at: _Looked, ready: list[tuple[int, Cube]]) -> Bools:
+        """Run the network on the filled cubes, refine, and put the result into the points; for whom there was one [P]."""
+        rows = [p for p, _ in ready]
+        found = self._network(self._network.volumes[: len(ready)])
+        prior_m = np.stack([cube.world(xyz) for (_, cube), xyz in zip(ready, found.xyz, strict=True)])
+        # The fine step: the network's answer is the expectation, the key points of the views say the rest.
+        order = np.where(at.exchanged[rows], _MIRROR, np.arange(len(_MIRROR)))
+        uv_px, conf = at.v.uv_px[rows][:, :, self._joints], at.conf[rows][:, :, self._joints]
+        side_px = self._algebraic.side_px(at.v.side_px[rows])
+        fine = refine(
+            self._rig,
+            undistort(self._rig, np.take_along_axis(uv_px, order[..., None], axis=2)),
+            np.take_along_axis(conf, order, axis=2),
+            prior_m=prior_m,
+            prior_sigma_m=found.spread.astype(np.float64) * self.settings.side_m,
+            inlier_px=self.settings.inlier * side_px,
+            sigma_px=self.settings.sigma * side_px,
+        )
+        sure = (fine.conf > 0) & (fine.sigma_m <= self.settings.max_sigma_m)
+        placed = np.zeros(len(at.v.ids), np.bool_)
+        for k, p in enumerate(rows):
+            if np.count_nonzero(sure[k, _BODY]) < self.settings.min_joints:
+                self._tell("the volume does not tell where a person's joints are: triangulation alone")
+                continue
+            placed[p] = True
+            points, j, known = at.points, self._joints, sure[k]
+            points.xyz_m[p, j] = np.where(known[:, None], fine.xyz_m[k], np.nan)
+            points.conf[p, j] = np.where(known, fine.conf[k], 0)
+            points.sigma_m[p, j] = np.where(known, fine.sigma_m[k], np.inf)
+            points.residual_px[p][:, j] = np.where(known, fine.residual_px[k], np.nan)
+            points.used[p][:, j] = known & fine.used[k]
+        return placed
+
+    def _follow(self, poses: Poses, t_ns: int) -> None:
+        """Where everybody's hips are and how they move, for instants in which nothing else says so."""
+        seen = {who: one for who, one in self._seen.items() if t_ns - one[0] < _FOLLOW_NS}
+        for who, xyz_m in zip(poses.ids.tolist(), poses.xyz_m[:, self._joints].astype(np.float64), strict=True):
+            cube = cube_around(xyz_m)
+            if cube is None:
+                continue
+            before = self._seen.get(who)
+            gone_s = (t_ns - before[0]) / 1e9 if before is not None else 0.0
+            speed_m_s = (cube.centre_m - before[1]) / gone_s if before is not None and gone_s > 0 else np.zeros(3)
+            seen[who] = (t_ns, cube.centre_m, speed_m_s)
+        self._seen = seen
