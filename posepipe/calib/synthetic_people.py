@@ -27,8 +27,8 @@ _TRIES = 400
 class Actor:
     """One person of a scene: a body that moves as `clip` does from the scene's time 0 on, turned and moved on the floor.
 
-    posed has an instant for each of the clip's; between two of them points move along straight lines, and so do joints, which are linear in
-    the body's points. Outside the clip the person is absent.
+    posed has an instant for each of the clip's; between two of them the skin and the joints move along straight lines. Outside the clip the
+    person is absent.
     """
 
     id: int
@@ -92,7 +92,7 @@ def cut(clip: Clip, first: int, count: int) -> Clip:
 def placed(rng: np.random.Generator, others: Sequence[Actor], actor: Actor, t_s: F64, *, middle_m: F64, free_m: float) -> Actor:
     """The actor where it stays within `free_m` of the middle and away from the others: the best of many draws."""
     roots = [other.joints_m("coco17", t_s).mean(axis=1)[:, :2] for other in others]
-    path = replace(actor, yaw_rad=0.0, offset_m=np.zeros(2), _joints=actor._joints).joints_m("coco17", t_s).mean(axis=1)
+    path = replace(actor, yaw_rad=0.0, offset_m=np.zeros(2)).joints_m("coco17", t_s).mean(axis=1)
     path = path[np.isfinite(path[:, 0])]
     centre = (path[:, :2].min(axis=0) + path[:, :2].max(axis=0)) / 2
     best, best_cost = actor, np.inf
