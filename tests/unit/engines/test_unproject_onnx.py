@@ -1,13 +1,18 @@
 """The graph against the kernel: the same volumes."""
 
+import importlib.util
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from people import looking_at
 
 from posepipe.calib import Camera, Rig, project
 from posepipe.calib.unproject import Cube, shares, sight, sight_pinhole, unproject, unproject_pinhole
+from posepipe.engines.engine import EngineOptions
 from posepipe.engines.models.triangulation.unproject_onnx import unproject_graph
+from posepipe.engines.tensorrt_build import build_plan
 
 MATRIX = np.array([[1400.0, 0, 960], [0, 1390, 530], [0, 0, 1]])
 LENS = np.array([-0.08, 0.05, 0.002, -0.001, 0.01])
@@ -68,3 +73,16 @@ def test_one_grid_sample_of_rank_four_does_it():
     model = unproject_graph(views=4, joints=17, size=(64, 64), n=8, how="softmax", people=1)
     assert [n.op_type for n in model.graph.node].count("GridSample") == 1
     assert {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}["maps"] == [4, 17, 64, 64]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="tensorrt_rtx is not installed (pip install tensorrt-rtx-cu13, 95 MB to download)",
+)
+@pytest.mark.parametrize("how", ["conf", "softmax"])
+@pytest.mark.parametrize("people", [None, 1])
+def test_it_becomes_a_plan_of_tensorrt_for_rtx(tmp_path, monkeypatch, how, people):
+    monkeypatch.setenv("POSEPIPE_HOME", str(tmp_path))
+    path = tmp_path / "unproject.onnx"
+    onnx.save(unproject_graph(views=4, joints=17, size=(64, 64), n=32, how=how, people=people), path)
+    assert b"volume" in build_plan(path, options=EngineOptions(runtime="tensorrt_rtx", precision="fp32"), capability="sm89")
