@@ -73,6 +73,7 @@ def run(told: Truth, *, start_ns: int = 1_700_000_000_000_000_000, speed: float 
         "seq": np.arange(frames),
         "t_ns": start_ns + np.round(told.t_s / speed * 1e9).astype(np.int64),
         "views": (tuple(range(len(told.cameras))),) * frames,
+        "tier": ("algebraic",) * frames,
         "instant": np.repeat(np.arange(frames), crowd),
         "ids": np.tile(np.arange(crowd) + 10, frames),
         "xyz_m": told.coco17_m.transpose(1, 0, 2, 3).reshape(-1, 17, 3).astype(np.float64),
@@ -84,10 +85,10 @@ def run(told: Truth, *, start_ns: int = 1_700_000_000_000_000_000, speed: float 
 def only(run: Run, instants: Array) -> Run:
     """The run with these instants (positions), as when the others were lost."""
     rows = np.isin(run.instant, instants)
-    views = tuple(run.views[n] for n in instants)
+    views, tier = tuple(run.views[n] for n in instants), tuple(run.tier[n] for n in instants)
     instant = np.searchsorted(instants, run.instant[rows])
     kept = {"ids": run.ids[rows], "xyz_m": run.xyz_m[rows], "reproj_px": run.reproj_px[rows]}
-    return replace(run, seq=run.seq[instants], t_ns=run.t_ns[instants], views=views, instant=instant, **kept)
+    return replace(run, seq=run.seq[instants], t_ns=run.t_ns[instants], views=views, tier=tier, instant=instant, **kept)
 
 
 def write(folder: Path, told: Truth) -> Path:
@@ -115,6 +116,6 @@ def write_run(file: Path, run: Run) -> Path:
             for r in rows
         ]
         sync = {"skew_ns": 0, "views": run.views[n], "missing": []}
-        lines.append({"seq": seq, "t_capture_ns": int(run.t_ns[n]), "sync": sync, "tier": "algebraic", "people": crowd})
+        lines.append({"seq": seq, "t_capture_ns": int(run.t_ns[n]), "sync": sync, "tier": run.tier[n], "people": crowd})
     file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
     return file

@@ -29,7 +29,8 @@ Joints = Literal["body", "all"]
 class Run:
     """The skeletons of one run. N instants, R skeletons (one row per person and instant), J joints of `skeleton`.
 
-    seq, t_ns [N]: number and capture time (any clock); views: per instant, positions in `cameras` of those that it was made from.
+    seq, t_ns [N]: number and capture time (any clock); views: per instant, positions in `cameras` of those that it was made from;
+    tier: per instant, how its 3D was made.
     instant [R]: position of the row's instant; ids [R]; xyz_m [R,J,3], NaN: not seen; reproj_px [R]; views_used [R,J], None when
     the run does not say. start_ns: capture time of second 0 of the recording, None when it has to be told from `seq`.
     """
@@ -40,6 +41,7 @@ class Run:
     seq: I64
     t_ns: I64
     views: tuple[tuple[int, ...], ...]
+    tier: tuple[str, ...]
     instant: I64
     ids: I64
     xyz_m: F64
@@ -70,7 +72,7 @@ class Run:
 class Matched:
     """A run beside its truth. M instants compared, P true people, K joints that are looked at.
 
-    seq [M]; t_s [M]: when the pictures were taken; frame [M]: the truth's, nearest; estimate_m, truth_m [M,P,K,3], NaN where there is none; row [M,P]: the run's row,
+    seq [M]; t_s [M]: when the pictures were taken; frame [M]: the truth's, nearest; tier [M]: how the 3D was made; estimate_m, truth_m [M,P,K,3], NaN where there is none; row [M,P]: the run's row,
     -1 none; visible [M,P,K]: cameras of the instant that see the joint, -1 not known; ghosts [M]; skipped: instants without truth.
     """
 
@@ -78,6 +80,7 @@ class Matched:
     seq: I64
     t_s: F64
     frame: I64
+    tier: tuple[str, ...]
     estimate_m: F64
     truth_m: F64
     row: I64
@@ -148,7 +151,8 @@ def match(run: Run, truth: Truth, *, joints: Joints = "body", speed: float = 1.0
         ghosts[m] = len(rows) - len(pairs)
     warnings = tuple(_warnings(run, speed=speed, period_s=period_s, at=at, row=row))
     views = np.array([len(run.views[n]) for n in at], np.int64)
-    return Matched(names, run.seq[at], taken, frame, estimate, true_m, row, visible, views, ghosts, len(run.seq) - len(at), warnings)
+    tier = tuple(run.tier[n] for n in at)
+    return Matched(names, run.seq[at], taken, frame, tier, estimate, true_m, row, visible, views, ghosts, len(run.seq) - len(at), warnings)
 
 
 def check_cameras(cameras: tuple[str, ...], truth: Truth, *, where: str) -> list[int]:

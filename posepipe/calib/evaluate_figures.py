@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from posepipe.pipeline.packet import F64, I64
+from posepipe.pipeline.packet import F64
 from posepipe.pipeline.skeleton import COCO17, Skeleton, skeleton
 
 from . import metrics
@@ -34,6 +35,8 @@ def figures(matched: Matched, run: Run, truth: Truth, *, rig: Rig | None = None)
     pck = metrics.correct_keypoints(absolute / 1e3, int(metrics.known(truth_m).sum()), PCK_MM / 1e3)
     visible = matched.visible[there]
     cameras = np.broadcast_to(matched.cameras[:, None, None], matched.visible.shape)[there]
+    tier = np.broadcast_to(np.array(matched.tier)[:, None, None], matched.visible.shape)[there]
+    every = np.ones_like(cameras, np.bool_)
     out: dict[str, Any] = {
         "instants": {"recorded": len(run.seq), "compared": len(matched.seq), "outside": matched.skipped},
         "people": {
@@ -61,7 +64,8 @@ def figures(matched: Matched, run: Run, truth: Truth, *, rig: Rig | None = None)
         "pcp": _parts(estimate, truth_m, matched.joints, layout),
         "per_joint": errors.per_joint(matched.joints, found),
         "by_visible": _groups("cameras", absolute, visible, known=visible >= 0),
-        "by_cameras": _groups("cameras", absolute, cameras, known=np.ones_like(cameras, np.bool_)),
+        "by_cameras": _groups("cameras", absolute, cameras, known=every),
+        "by_tier": _groups("tier", absolute, tier, known=every),
     }
     if run.views_used is not None:
         used = run.views_used[row[found]][:, [layout.index(n) for n in matched.joints]]
@@ -102,13 +106,13 @@ def instant_errors_mm(matched: Matched) -> F64:
     return metrics.mean_known(metrics.distances(matched.estimate_m, matched.truth_m)) * 1e3
 
 
-def _groups(key: str, off_mm: F64, value: I64, *, known: metrics.Bools) -> list[dict[str, Any]]:
+def _groups(key: str, off_mm: F64, value: NDArray[Any], *, known: metrics.Bools) -> list[dict[str, Any]]:
     """Joints with the same value together: their errors, and the share of them that has no estimate."""
     rows = []
     for one in np.unique(value[known]):
         here = off_mm[known & (value == one)]
         figures = {"joints": here.size, "missing": share(~np.isfinite(here)), "mpjpe_mm": mean_mm(here), "p95_mm": percentile(here, 95)}
-        rows.append({key: int(one), **figures})
+        rows.append({key: one.item(), **figures})
     return rows
 
 

@@ -101,6 +101,7 @@ def _run(where: str, header: Header, instants: Iterable[Instant]) -> Run:
     seq: list[int] = []
     t_ns: list[int] = []
     views: list[tuple[int, ...]] = []
+    tier: list[str] = []
     instant: list[int] = []
     ids: list[int] = []
     xyz: list[F64] = []
@@ -113,6 +114,7 @@ def _run(where: str, header: Header, instants: Iterable[Instant]) -> Run:
         seq.append(one.seq)
         t_ns.append(one.t_capture_ns)
         views.append(one.sync.views)
+        tier.append(one.tier)
         for person in one.people:
             if len(person.xyz_m) != len(header.joints):
                 what = f"instant {one.seq}: {len(person.xyz_m)} joints, the header names {len(header.joints)}"
@@ -128,6 +130,7 @@ def _run(where: str, header: Header, instants: Iterable[Instant]) -> Run:
         seq=np.array(seq, np.int64),
         t_ns=np.array(t_ns, np.int64),
         views=tuple(views),
+        tier=tuple(tier),
         instant=np.array(instant, np.int64),
         ids=np.array(ids, np.int64),
         xyz_m=np.array(xyz, np.float64).reshape(-1, len(header.joints), 3),

@@ -36,6 +36,8 @@ def _against_truth(found: Mapping[str, Any]) -> Iterator[Table | str]:
     yield _groups("cameras that truly see the joint", "cameras", found["by_visible"])
     if len(found["by_cameras"]) > 1:
         yield _groups("cameras in the instant", "cameras", found["by_cameras"])
+    if len(found["by_tier"]) > 1:
+        yield _groups("how the 3D was made", "tier", found["by_tier"])
     pcp, pck = found["pcp"], found["pck"]
     yield f"PCP: {_percent(pcp['mean'])} ({', '.join(f'{part} {_percent(v)}' for part, v in pcp.items() if part != 'mean')})"
     yield f"PCK: {_percent(pck['at_150'])} within 150 mm, area under the curve to {pck['mm'][-1]} mm {_percent(pck['auc'])}"

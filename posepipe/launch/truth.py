@@ -43,7 +43,17 @@ class Witness:
             raise RunError(e.what, where=self.place, hint=e.hint) from None
         for warning in found["warnings"]:
             logs.say(f"truth: {warning}", level=logging.WARNING, prefix="posepipe: warning: ")
-        kept = ("mpjpe_mm", "p95_mm", "pa_mpjpe_mm", "root_relative_mpjpe_mm", "joints_seen", "people", "instants", "by_views_used")
+        kept = (
+            "mpjpe_mm",
+            "p95_mm",
+            "pa_mpjpe_mm",
+            "root_relative_mpjpe_mm",
+            "joints_seen",
+            "people",
+            "instants",
+            "by_tier",
+            "by_views_used",
+        )
         per_joint = {name: row["mpjpe_mm"] for name, row in found["per_joint"].items()}
         return {**{key: found[key] for key in kept}, "per_joint_mm": per_joint}
 
@@ -61,6 +71,7 @@ class Witness:
             seq=np.array([p.seq for p in packets], np.int64),
             t_ns=np.array([p.t_capture_ns for p in packets], np.int64),
             views=tuple(b.sync.views for b in bodies),
+            tier=tuple(b.tier for b in bodies),
             instant=np.repeat(np.arange(len(bodies)), [len(b.ids) for b in bodies]),
             ids=np.concatenate([b.ids for b in bodies]),
             xyz_m=np.concatenate([np.where((b.conf > 0)[..., None], b.xyz_m, np.nan) for b in bodies]).astype(np.float64),

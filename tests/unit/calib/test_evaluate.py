@@ -179,6 +179,8 @@ def test_groups_are_by_how_many_of_the_instants_cameras_see_a_joint() -> None:
     fewer = replace(run, views=((1, 2),) * 6 + ((0, 1, 2),) * 6)
     assert [(g["cameras"], g["joints"]) for g in found(fewer, told)["by_visible"]] == [(2, 78), (3, 66)]
     assert [(g["cameras"], g["joints"], g["mpjpe_mm"]) for g in found(fewer, told)["by_cameras"]] == [(2, 72, 8.33), (3, 72, 8.33)]
+    tiers = replace(run, tier=("volumetric",) * 9 + ("held",) * 3)
+    assert [(g["tier"], g["joints"]) for g in found(tiers, told)["by_tier"]] == [("held", 36), ("volumetric", 108)]
     used = replace(run, views_used=np.where(np.arange(17) == COCO17.index("left_knee"), 2, 3) * np.ones((12, 1), np.int64))
     assert [(g["views"], g["joints"], g["mpjpe_mm"]) for g in found(used, told)["by_views_used"]] == [(2, 12, 100.0), (3, 132, 0.0)]
 

@@ -36,7 +36,7 @@ def test_a_run_is_read_as_it_was(tmp_path: Path) -> None:
     run = kit.only(kit.run(kit.truth()), np.array([1, 2, 5]))
     run.xyz_m[2, 4] = np.nan
     back = read_run(kit.write_run(tmp_path / "run.jsonl", run))
-    assert (back.cameras, back.skeleton, back.views) == (run.cameras, run.skeleton, run.views)
+    assert (back.cameras, back.skeleton, back.views, back.tier) == (run.cameras, run.skeleton, run.views, run.tier)
     for name in ("seq", "t_ns", "instant", "ids", "xyz_m", "reproj_px"):
         np.testing.assert_array_equal(getattr(back, name), getattr(run, name))
 
