@@ -16,7 +16,7 @@ from posepipe.calib.evaluate_alone import figures_alone
 from posepipe.calib.evaluate_figures import figures, instant_errors_mm
 from posepipe.calib.synthetic_truth import Truth
 from posepipe.pipeline.errors import RecordError
-from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
+from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17, HUMAN36M17
 
 BODY = [COCO17.joints[j] for j in COCO17.body]
 
@@ -195,6 +195,7 @@ def test_other_skeletons_are_compared_by_the_names_of_their_joints() -> None:
     every = joints_compared(BLAZEPOSE33, "all")
     assert {"nose", "left_ear", "right_heel"} < set(every)
     assert "left_thumb" not in every
+    assert set(joints_compared(HUMAN36M17, "all")) == set(joints_compared(HUMAN36M17, "body")), "its neck is not the truth's"
     assert found(run, told, joints="all")["per_joint"]["nose"]["mpjpe_mm"] == 0
     assert found(run, told, joints="all")["per_joint"]["left_heel"]["mpjpe_mm"] is None, "this truth has no heels"
 
