@@ -21,8 +21,6 @@ from .synthetic_truth import Truth
 SAME_PERSON_M = 0.5
 """Further than this from the truth, in the mean over the joints, a skeleton is not that person's."""
 _RATE_TOLERANCE = 0.01
-_ELSEWHERE = {"human36m17": {"neck"}}
-"""Joints with a name of the truth's that are another point of the body."""
 
 Joints = Literal["body", "all"]
 
@@ -102,7 +100,7 @@ def joints_compared(layout: Skeleton, joints: Joints) -> tuple[str, ...]:
     """Names of the joints of a layout that have a truth: of the body (shoulders to ankles), or all of coco17 and body25."""
     if joints == "body":
         return tuple(layout.joints[j] for j in layout.body)
-    known = {*COCO17.joints, *BODY25.joints} - _ELSEWHERE.get(layout.name, set())
+    known = {*COCO17.joints, *BODY25.joints}
     return tuple(name for name in layout.joints if name in known)
 
 
