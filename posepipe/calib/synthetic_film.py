@@ -29,7 +29,7 @@ from .synthetic_rig import middle
 from .synthetic_sight import Sight, truth_without_sight
 from .synthetic_truth import RIG, Truth, write_truth
 
-_QUALITY = "24"
+_CODEC, _QUALITY = "libx264", "24"
 _ON_FLOOR_M = 0.05
 _FULL = "free some space, or write elsewhere; nothing of the recording was kept"
 
@@ -37,8 +37,11 @@ _FULL = "free some space, or write elsewhere; nothing of the recording was kept"
 def render(studio: Studio, folder: Path, *, maps: bool = False, progress: Callable[[int], None] = lambda frames: None) -> Truth:
     """Draw every picture of a studio into `folder`, which must not be there yet or be empty; it appears whole or not at all.
 
-    progress is called with the number of instants that are done. RecordError: the folder is taken, the disk is full, there is no OpenGL.
+    progress is called with the number of instants that are done. RecordError: the folder is taken, the disk is full, there is no OpenGL or no
+    encoder.
     """
+    if _CODEC not in av.codecs_available:
+        raise RecordError(f"this FFmpeg has no encoder {_CODEC} for H.264", hint="install the package av from PyPI, whose FFmpeg has it")
     with _appearing(folder) as part, ExitStack() as stack:
         cameras = studio.rig.cameras
         lenses = [lens_of(camera) for camera in cameras]
@@ -115,7 +118,7 @@ class _Film:
     def add(self, picture: U8) -> None:
         """Append a picture [h,w,3] RGB."""
         if self._stream is None:
-            stream: VideoStream = self._container.add_stream("libx264", rate=self._rate)
+            stream: VideoStream = self._container.add_stream(_CODEC, rate=self._rate)
             stream.height, stream.width = picture.shape[:2]
             stream.pix_fmt = "yuv420p"
             stream.options = {"preset": "medium", "crf": _QUALITY}

@@ -22,6 +22,8 @@ from .rig import Camera, Rig
 _WIDEST = 3.0
 """Tangent of the half angle (72 degrees) beyond which a flat picture is a waste of memory, and no studio lens."""
 _MARGIN = 2
+_LARGEST_PX = 16384
+"""What every OpenGL of this century can draw into."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +60,7 @@ class Lens:
 def lens_of(camera: Camera, *, oversample: float = 1.5) -> Lens:
     """The lens of a camera's video, `oversample` flat pixels to a video pixel at the middle.
 
-    RigError when the lens model folds inside the picture or sees wider than 72 degrees off its axis.
+    RigError when the lens model folds inside the picture or sees wider than 72 degrees off its axis, or the picture is too large.
     """
     u, v = np.meshgrid(np.arange(camera.width_px, dtype=np.float64), np.arange(camera.height_px, dtype=np.float64))
     rays = undistort(Rig((camera,), units_stated=True), np.stack([u, v], axis=-1).reshape(1, 1, -1, 2))[0, 0]
@@ -70,6 +72,11 @@ def lens_of(camera: Camera, *, oversample: float = 1.5) -> Lens:
     focal = oversample * math.sqrt(float(camera.matrix[0, 0] * camera.matrix[1, 1]))
     low, high = rays.min(axis=0), rays.max(axis=0)
     width, height = (math.ceil(focal * float(extent)) + 2 * _MARGIN + 1 for extent in high - low)
+    if max(width, height) > _LARGEST_PX:
+        raise RigError(
+            f"camera {camera.name!r}: its {camera.width_px}x{camera.height_px} picture is too large to be drawn ({width}x{height} before the lens)",
+            hint=f"{_LARGEST_PX} pixels a side can be drawn; use a rig for smaller pictures",
+        )
     flat = Flat(width, height, focal, (_MARGIN - focal * float(low[0]), _MARGIN - focal * float(low[1])))
     table = flat.pixels(rays).astype(np.float32).reshape(camera.height_px, camera.width_px, 2)
     return Lens(flat, table)

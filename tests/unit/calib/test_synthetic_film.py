@@ -214,6 +214,13 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_ffmpeg_without_h264(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    with pytest.raises(RecordError, match="this FFmpeg has no encoder libx264"):
+        film.render(studio(dataclasses.replace(SMALL, people=0)), tmp_path / "hall")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_maps_that_are_not_there(made: tuple[Path, Studio, Truth], tmp_path: Path) -> None:
     folder, _, _ = made
     with pytest.raises(SourceError, match=r"camera cam9 has no maps\n  -> render the recording with --maps"):

@@ -162,6 +162,14 @@ def test_a_lens_that_folds_inside_the_picture() -> None:
         lens_of(bent)
 
 
+def test_a_picture_that_is_too_large() -> None:
+    wide = dataclasses.replace(
+        camera(), width_px=16000, height_px=20, matrix=np.array([[5e3, 0, 8e3], [0, 5e3, 10], [0, 0, 1]]), distortion=np.zeros(5)
+    )
+    with pytest.raises(RigError, match=r"its 16000x20 picture is too large to be drawn \(24004x34 before the lens\)"):
+        lens_of(wide)
+
+
 def test_without_moderngl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moderngl", None)
     with pytest.raises(RecordError, match=r'moderngl, which is not installed\n  -> pip install "posepipe\[synth\]"'):
