@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         help="the slim volumetric network of lift.volumetric",
         description="Draw people from motion, see them with random cameras through a detector's errors, and train. Goes on where it stopped.",
     )
-    _common(one, steps=12_000)
+    _common(one, steps=8_000)
     one.set_defaults(command=_triangulation)
 
 

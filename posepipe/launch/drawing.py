@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,8 +70,16 @@ _rigs: list[Rig] = []
 
 
 def _begin(tracks: list[Track], seed: int) -> None:
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     rng = np.random.default_rng(seed)
     _tracks[:], _rigs[:] = tracks, [random_rig(rng) for _ in range(500)]
+
+
+def _leave_with_parent() -> None:
+    """A training that is killed takes the processes with it that draw for it: they would wait for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _batch(seed: int, number: int, size: int) -> Drawn:

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from posepipe.calib import Rig, facing_of, limbs_of, mirror_of, project, triangulate_sides, undistort
 from posepipe.pipeline.packet import Packet, Poses, ViewPoses
-from posepipe.pipeline.skeleton import BLAZEPOSE33, SKELETONS, Skeleton
+from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17, SKELETONS, Skeleton
 
 _NAMES = ("thigh", "shin", "upper_arm", "forearm")
 _WELL_SEEN = 0.6
@@ -120,6 +121,34 @@ def from_recording(path: Path) -> Track:
     xyz = np.array([[[np.nan if v is None else v for v in (joint or missing)] for joint in p["xyz_m"]] for _, p in rows])
     reproj = np.array([np.nan if p["reproj_px"] is None else p["reproj_px"] for _, p in rows])
     return Track(layout, np.array([seq for seq, _ in rows]), xyz, reproj, len(instants), len(seen))
+
+
+def views_of_studio(path: Path) -> tuple[Rig, list[tuple[np.ndarray, ...]]]:
+    """Run a studio offline as far as its key points. Per instant, of one person, for coco17: rois [C,4], maps [C,h,w,17], uv_px [C,17,2],
+    conf [C,17]."""
+    from posepipe.launch import studio
+    from posepipe.pipeline.runner import Runner
+
+    (lift,) = (name for name, node in yaml.safe_load(path.read_text())["nodes"].items() if node["use"].startswith("lift."))
+    overrides = (f"nodes.{lift}.use=lift.volumetric", f"nodes.{lift}.engine=stub")
+    whole = studio.complete(studio.load(path, overrides=overrides))
+    views: dict[int, ViewPoses] = {}
+    runner = Runner(whole.plan, rig=whole.rig, resolve=whole.resolve, offline=True)
+    with contextlib.closing(runner):
+        runner.open()
+        _listen(runner.slots[lift].node, views, None)
+        runner.start()
+        runner.finish(timeout_s=600.0)
+    if whole.rig is None:
+        raise SystemExit(f"{path}: a studio without a rig")
+    out = []
+    for seq in sorted(views):
+        v = views[seq]
+        if not len(v.ids) or v.maps is None or v.rois is None:
+            continue
+        at = [SKELETONS[v.skeleton].index(joint) for joint in COCO17.joints]
+        out.append((v.rois[0].astype(np.float64), v.maps[0], v.uv_px[0][:, at], v.conf[0][:, at]))
+    return whole.rig, out
 
 
 def from_studio(path: Path, overrides: tuple[str, ...]) -> tuple[Track, Rig, Any]:

@@ -48,7 +48,7 @@ class Slim(nn.Module):
     widths: channels at 16^3, 8^3 and 4^3. `place` lets the deep layers know where in the cube they are: a body stands upright in its middle.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (48, 96, 128)) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (32, 64, 128)) -> None:
         super().__init__()
         a, b, c = widths
         self.widths = widths

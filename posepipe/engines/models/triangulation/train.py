@@ -23,9 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ....pipeline.errors import EngineError
+from .losses import axis, mae
 from .slim import JOINTS, SIDE, Slim, expectation, log_weights
 
 F32 = NDArray[np.float32]
+Run = Callable[[F32], tuple[F32, F32]]
+"""A network at work: from volumes [N,32,32,32,17] to positions [N,17,3] and spread [N,17], in shares of the side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,13 @@ class Batch:
 class Plan:
     """steps: of the whole training, over which the learning rate falls to nothing (a cosine). side_m: of the cube."""
 
-    steps: int = 12_000
+    steps: int = 8_000
     learning_rate: float = 2e-3
     side_m: float = 2.5
     voxel_loss: float = 0.02
     average: float = 0.998
     every: int = 250
-    widths: tuple[int, int, int] = (48, 96, 128)
+    widths: tuple[int, int, int] = (32, 64, 128)
 
 
 @dataclass(slots=True)
@@ -59,10 +62,11 @@ class _Progress:
 
 def train(
     batches: Iterator[Batch],
-    judge: Callable[[Callable[[F32], tuple[F32, F32]]], dict[str, float]],
+    judge: Callable[[Run], dict[str, float]],
     out: Path,
     plan: Plan,
     *,
+    widen: Callable[[Run], F32] | None = None,
     resume: bool = True,
     tell: Callable[[str], None] = print,
     seconds: float = math.inf,
@@ -70,7 +74,8 @@ def train(
     """Train until `plan.steps` (or for so many seconds) and write `checkpoint.pt`, `curve.json`, `curve.png` and `slim.onnx` to `out`.
 
     judge: gets a function from volumes [N,32,32,32,17] to (positions [N,17,3], spread [N,17]), and gives scores in mm by name, on samples
-    kept out of training. Goes on from a checkpoint in `out` unless told not to. EngineError for a checkpoint of another plan.
+    kept out of training. widen: gives the factors [17] that make the network's spread one standard deviation, on samples like those of training.
+    Goes on from a checkpoint in `out` unless told not to. EngineError for a checkpoint of another plan.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -105,11 +110,11 @@ def train(
             _keep(checkpoint, net, average, optimizer, plan, progress, seconds_so_far)
             draw(progress.losses, progress.scores, out / "curve.png")
     _keep(checkpoint, net, average, optimizer, plan, progress, progress.seconds + time.monotonic() - begun)
-    return export(average, out / "slim.onnx")
+    return export(average, out / "slim.onnx", widen=widen(predictor(average)) if widen else None)
 
 
-def predictor(net: Slim) -> Callable[[F32], tuple[F32, F32]]:
-    """From volumes [N,32,32,32,17] to positions [N,17,3] and spread [N,17], in shares of the side."""
+def predictor(net: Slim) -> Run:
+    """The network at work, in torch."""
 
     def run(volume: F32) -> tuple[F32, F32]:
         net.eval()
@@ -151,25 +156,28 @@ def _loss(net: Slim, batch: Batch, plan: Plan) -> Tensor:
     target = torch.nan_to_num(target)
     with torch.autocast("cpu", torch.bfloat16):
         opinion = net(volume)
-    mean, _ = expectation(opinion, volume)
-    error = (mean - target).abs().sum(2)[known].mean() * plan.side_m * 10
-    return error + plan.voxel_loss * _at_truth(log_weights(opinion, volume), target)[known].mean()
+    # Channel last, as the network leaves them in memory: no pass over the volume is a copy.
+    weights = log_weights(opinion, volume).permute(0, 2, 3, 4, 1)
+    total = torch.logsumexp(weights.flatten(1, 3), dim=1)
+    p = torch.exp(weights - total[:, None, None, None])
+    slab = p.sum(3)
+    at = axis(weights.shape[1], p)
+    mean = torch.stack([torch.einsum("nxj,x->nj", one, at) for one in (slab.sum(2), slab.sum(1), p.sum(1).sum(1))], dim=2)
+    error = mae(mean[known], target[known]) * 3 * plan.side_m * 10
+    return error + plan.voxel_loss * (total - _at_truth(weights, target))[known].mean()
 
 
-def _at_truth(logits: Tensor, target: Tensor) -> Tensor:
-    """[N,J]: minus the logarithm of the probability, averaged over the eight voxels around the truth by their nearness."""
-    n = logits.shape[-1]
-    log_p = torch.log_softmax(logits.flatten(2), dim=2)
+def _at_truth(weights: Tensor, target: Tensor) -> Tensor:
+    """[N,J]: of weights [N,n,n,n,J], the mean of the eight voxels around the truth by their nearness."""
+    n = weights.shape[1]
+    flat = weights.flatten(1, 3)
     at = ((target + 0.5) * (n - 1)).clamp(0, n - 1 - 1e-4)
     low = at.floor()
     part = at - low
-    total = torch.zeros(target.shape[:2])
-    for corner in range(8):
-        bits = torch.tensor([corner >> 2 & 1, corner >> 1 & 1, corner & 1])
-        weight = torch.where(bits.bool(), part, 1 - part).prod(2)
-        x, y, z = (low.long() + bits).unbind(2)
-        total = total - weight * log_p.gather(2, ((x * n + y) * n + z)[..., None])[..., 0]
-    return total
+    bits = torch.tensor([[corner >> 2 & 1, corner >> 1 & 1, corner & 1] for corner in range(8)])[None, :, None]
+    nearness = torch.where(bits.bool(), part[:, None], 1 - part[:, None]).prod(3)
+    x, y, z = (low.long()[:, None] + bits).unbind(3)
+    return (nearness * flat.gather(1, (x * n + y) * n + z)).sum(1)
 
 
 def _schedule(step: int, steps: int) -> float:
