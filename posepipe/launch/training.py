@@ -83,18 +83,15 @@ def triangulation(
 ) -> None:
     """Train the slim volumetric network on motion (docs/triangulation.md) and write checkpoint, curves and slim.onnx to `out`."""
     try:
-        import torch
-
-        from ..engines.models.triangulation.train import Batch, Plan, train
+        from ..engines.models.triangulation.train import Batch, Plan, steps_done, train
     except ImportError as e:
         raise EngineError("training needs torch, which is not installed", hint="pip install 'posepipe[train]'") from e
-    torch.set_num_threads(threads)
     console = Console()
     trained, kept_out = split(motion, shapes=_SHAPES, seed=seed)
     console.print(f"{len(trained)} tracks to train on, {len(kept_out)} kept out of it")
     judge = Judge(kept_out, seed=seed + 1, count=_JUDGED)
     plan = Plan(steps=steps)
-    drawn = batches(trained, seed=seed, first=_first(out, fresh), size=_BATCH, workers=workers)
+    drawn = batches(trained, seed=seed, first=0 if fresh else steps_done(out), size=_BATCH, workers=workers)
 
     def feed() -> Iterator[Batch]:
         for one in drawn:
@@ -102,14 +99,14 @@ def triangulation(
 
     widen = spread_factors(trained, seed=seed + 2, count=_MEASURED)
     path = train(
-        feed(), judge, out, plan, widen=widen, resume=not fresh, tell=console.print, seconds=60 * minutes if minutes else float("inf")
+        feed(),
+        judge,
+        out,
+        plan,
+        widen=widen,
+        resume=not fresh,
+        tell=console.print,
+        seconds=60 * minutes if minutes else float("inf"),
+        threads=threads,
     )
     console.print(f"written {path}")
-
-
-def _first(out: Path, fresh: bool) -> int:
-    """The number of the next batch: what was trained on is not drawn again."""
-    import torch
-
-    checkpoint = out / "checkpoint.pt"
-    return 0 if fresh or not checkpoint.exists() else int(torch.load(checkpoint, weights_only=True)["step"])

@@ -70,6 +70,7 @@ def train(
     resume: bool = True,
     tell: Callable[[str], None] = print,
     seconds: float = math.inf,
+    threads: int = 1,
 ) -> Path:
     """Train until `plan.steps` (or for so many seconds) and write `checkpoint.pt`, `curve.json`, `curve.png` and `slim.onnx` to `out`.
 
@@ -79,6 +80,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
+    torch.set_num_threads(threads)
     net = Slim(plan.widths).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = copy.deepcopy(net).eval()
     optimizer = torch.optim.AdamW(net.parameters(), lr=plan.learning_rate, weight_decay=1e-4)
@@ -111,6 +113,12 @@ def train(
             draw(progress.losses, progress.scores, out / "curve.png")
     _keep(checkpoint, net, average, optimizer, plan, progress, progress.seconds + time.monotonic() - begun)
     return export(average, out / "slim.onnx", widen=widen(predictor(average)) if widen else None)
+
+
+def steps_done(out: Path) -> int:
+    """How far the training in a folder has come: what it was trained on is not drawn again."""
+    checkpoint = out / "checkpoint.pt"
+    return int(torch.load(checkpoint, weights_only=True)["step"]) if checkpoint.exists() else 0
 
 
 def predictor(net: Slim) -> Run:
