@@ -1,0 +1,45 @@
+"""A studio fills the cube exactly as the training does: from the same views the same volume, to the last bit but one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from node_kit import Studio, caps, packet
+from people import standing
+
+from posepipe.calib.cube import cube_around
+from posepipe.calib.samples import Observed, algebraic, look, place, random_rig, volume_of
+from posepipe.calib.synthetic_noise import statistics
+from posepipe.nodes.lift_volumetric import LiftVolumetric
+from posepipe.pipeline.packet import Sync, ViewPoses
+from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
+
+PERSON = standing()[[BLAZEPOSE33.index(j) for j in COCO17.joints]]
+
+
+def packed(seen: Observed) -> ViewPoses:
+    views = len(seen.rig)
+    arrays: list[Any] = [
+        np.asarray(a, np.float32)[None] for a in (seen.uv_px, seen.conf, np.nan_to_num(seen.rois[:, 2]), seen.maps, seen.rois)
+    ]
+    for array in arrays:
+        array.setflags(write=False)
+    return ViewPoses(seen.rig.names, "coco17", Sync(0, tuple(range(views)), ()), np.array([-1]), *arrays)
+
+
+@pytest.mark.parametrize(("seed", "views"), [(0, 4), (1, 4), (2, 4), (3, 3), (4, 2), (5, 2)])
+def test_the_volume_is_that_of_the_training(seed: int, views: int) -> None:
+    rng = np.random.default_rng(seed)
+    rig = random_rig(rng)
+    seen = look(rng, rig, place(rng, PERSON), views=views, occlusion=0.4, statistics=statistics())
+    points, exchanged = algebraic(seen)
+    cube = cube_around(points.xyz_m[0])
+    assert cube is not None
+    want = volume_of(seen, cube, exchanged[0])
+    node = LiftVolumetric(LiftVolumetric.Settings(engine="stub"))
+    node.open(Studio(rig.names).context(rig=rig, caps=caps("views", skeleton="coco17", maps=True)))
+    node.step(packet(packed(seen)))
+    np.testing.assert_allclose(node._lifter._network.volumes[0], want, atol=2e-4)
+    assert want.max() > 0.1
