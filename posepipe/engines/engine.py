@@ -113,7 +113,8 @@ class Engine(abc.ABC):
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run the network once. The arrays that come back may be overwritten by the next call: copy what is kept.
 
-        Raises EngineError, which states wanted and given, when a name, a shape or a number type is not what the network takes.
+        Raises EngineError, which states wanted and given, when a name, a shape or a number type is not what the network takes; and with
+        the runtime's words when it cannot be run.
         """
         self._check(inputs)
         if self._queues:
@@ -133,6 +134,11 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         """Run the network on one of the instances, 0 to `instances` - 1; different ones at once by different threads."""
+
+    @staticmethod
+    def _failed(why: str, where: str) -> EngineError:
+        """What a runtime says of a run that failed."""
+        return EngineError(f"the network cannot be run: {why}", where=where, hint="run it with another runtime, and report it")
 
     def close(self) -> None:
         """Wait for the runs under way, and give back memory and threads. The engine cannot be called afterwards."""

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoModel, NotImplemented
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoModel,
+    NotImplemented,
+    RuntimeException,
+)
 
 from ..pipeline.errors import EngineError
 from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
@@ -23,7 +32,7 @@ class OnnxruntimeEngine(Engine):
     """
 
     def __init__(self, path: Path, options: EngineOptions, reason: str) -> None:
-        threads, self.instances = options.threads, options.instances
+        threads, self.instances, self._where = options.threads, options.instances, str(path)
         if options.precision == "bf16":
             raise EngineError("ONNX Runtime has no bf16 on a CPU", where=str(path), hint="write `precision: auto`, or `runtime: openvino`")
         settings = ort.SessionOptions()
@@ -43,7 +52,10 @@ class OnnxruntimeEngine(Engine):
         self._names = [s.name for s in self.outputs]
 
     def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
-        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+        try:
+            return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+        except (EPFail, Fail, InvalidArgument, NotImplemented, RuntimeException) as e:
+            raise self._failed(str(e), self._where) from e
 
     def _close(self) -> None:
         self._session = None

@@ -110,12 +110,15 @@ class OpenvinoEngine(Engine):
 
     def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
-        if min(batch, self._most) <= 1:
+        if min(batch, self._most) > 1 and (batch, instance) not in self._shares:
+            self._shares[batch, instance] = self._share(batch)
+        try:
+            if min(batch, self._most) > 1:
+                return self._shares[batch, instance].run(inputs)
             found = self._requests[instance].infer(dict(inputs), share_inputs=True, share_outputs=True)
             return {spec.name: found[i] for i, spec in enumerate(self.outputs)}
-        if (shares := self._shares.get((batch, instance))) is None:
-            shares = self._shares[batch, instance] = self._share(batch)
-        return shares.run(inputs)
+        except RuntimeError as e:
+            raise self._failed(_gist(e), str(self._path)) from e
 
     def _share(self, batch: int) -> _Shares:
         # Powers of two, so that a machine with many cores compiles few variants.
@@ -146,8 +149,14 @@ class _Shares:
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         for request, part in zip(self._requests, self._slices, strict=True):
             request.start_async({name: array[part] for name, array in inputs.items()}, share_inputs=True)
-        for request in self._requests:
-            request.wait()
+        failed: RuntimeError | None = None
+        for request in self._requests:  # all of them, also when one fails: they write into what the next run writes into
+            try:
+                request.wait()
+            except RuntimeError as e:
+                failed = failed or e
+        if failed is not None:
+            raise failed
         return dict(self._outputs)
 
 

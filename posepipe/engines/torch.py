@@ -59,7 +59,7 @@ class TorchEngine(Engine):
     """
 
     def __init__(self, path: Path, options: EngineOptions, reason: str) -> None:
-        self._device = _device(options.device, str(path))
+        self._device, self._where = _device(options.device, str(path)), str(path)
         gpu = self._device.type == "cuda"
         if options.precision == "int8":
             hint = "write `runtime: openvino` or `onnxruntime` for int8"
@@ -104,6 +104,8 @@ class TorchEngine(Engine):
             return [self._share({n: a[i : i + share] for n, a in inputs.items()}, instance) for i in range(0, batch, share)]
         except torch.OutOfMemoryError:
             return None
+        except RuntimeError as e:
+            raise self._failed(str(e), self._where) from e
 
     @torch.inference_mode()
     def _share(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:

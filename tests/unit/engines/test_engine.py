@@ -52,6 +52,22 @@ def test_a_network_runs_for_any_batch(network: Path, runtime: str) -> None:
             assert e(_pair(n))["sum"].tolist() == [[3, 3]] * n
 
 
+@pytest.mark.parametrize("runtime", [*RUNTIMES, "torch"])
+def test_a_run_that_fails_is_told_and_the_next_one_is_as_good_as_ever(tmp_path: Path, runtime: str) -> None:
+    """A network that takes a batch in three parts, which it does not say. OpenVINO divides six between two threads, three each."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2]) for n in ("x", "y"))
+    nodes = [helper.make_node("Split", ["x"], ["a", "b", "c"], axis=0), helper.make_node("Concat", ["a", "b", "c"], ["y"], axis=0)]
+    six = [] if runtime != "torch" else [helper.make_tensor("six", TensorProto.INT64, [2], [6, 2])]
+    graph = helper.make_graph(nodes if not six else [helper.make_node("Reshape", ["x", "six"], ["y"])], "g", [x], [y], six)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "three.onnx")
+    options = msgspec.structs.replace(_options(runtime, precision="fp32"), threads=2, device="cpu")
+    with open_engine(tmp_path / "three.onnx", options) as e:
+        for n in (2, 4, 4):
+            with pytest.raises(EngineError, match=r"three\.onnx: the network cannot be run: .+"):
+                e({"x": np.ones((n, 2), np.float32)})
+        assert e({"x": np.ones((6, 2), np.float32)})["y"].tolist() == [[1, 1]] * 6
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("threads", [2, 3, 4])
 def test_threads_change_nothing_in_the_answers(network: Path, runtime: str, threads: int) -> None:
