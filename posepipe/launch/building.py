@@ -206,6 +206,9 @@ def old_networks(installed: Mapping[str, str]) -> dict[Path, str]:
 def network_name(one: cache.Kept) -> str:
     """The card's name of the network behind a build, else its file's name."""
     source = _origin(Path(one.source))
+    for name, card in catalogue().items():  # several networks that come with posepipe share a folder
+        if any(source == card.folder / f.name for f in card.files):
+            return name
     for name, card in catalogue().items():
         if source.parent == card.folder or any(f.sha256 and source.name.startswith(f.sha256[:16]) for f in card.files):
             return name
