@@ -54,8 +54,7 @@ class TorchEngine(Engine):
 
     On a GPU every batch size is captured once as a CUDA graph and replayed (batches above `max_batch` run without). When a GPU's memory is
     full, what was captured is freed and batches are halved from then on, with a warning. threads: of the whole process, which is how torch
-    counts them; so is that fp32 on a GPU is float32 throughout, and not TF32 (10 of 23 bits), which torch takes for convolutions by itself.
-    GPUs: not run on a device for this release.
+    counts them; so is that fp32 on a GPU is float32, not TF32 (10 of 23 bits), which torch takes by itself. GPUs: not run on a device for this release.
     """
 
     def __init__(self, path: Path, options: EngineOptions, reason: str) -> None:
