@@ -26,6 +26,7 @@ from . import studio
 
 _TRANSCRIBED = re.compile(r"[0-9a-f]{16}-[a-z]+-v(\d+)\.onnx")
 _CONVERTED = re.compile(r"([0-9a-f]{16})-(?:fp16|int8)-v(\d+)-ort(.+)\.onnx")
+_SIZED = re.compile(r"[0-9a-f]{16}-paf-\d+x\d+-v(\d+)\.onnx")
 _TARGET = re.compile(r"sm\d{2,3}")
 
 
@@ -187,11 +188,14 @@ def useless(one: cache.Kept, installed: Mapping[str, str], *, days: float | None
 def old_networks(installed: Mapping[str, str]) -> dict[Path, str]:
     """Network files that an older posepipe, or another ONNX Runtime, made from others, and that are not opened any more: and why."""
     from posepipe.engines import convert, tflite_onnx
+    from posepipe.engines.models.openpose import networks as paf
 
     found = {}
     for path in sorted((home() / "onnx").glob("*.onnx")):
         if match := _TRANSCRIBED.fullmatch(path.name):
             old = int(match[1]) < tflite_onnx.VERSION
+        elif match := _SIZED.fullmatch(path.name):
+            old = int(match[1]) < paf.VERSION
         elif match := _CONVERTED.fullmatch(path.name):
             old = int(match[2]) < convert.VERSION
             if not old and match[3] != installed.get("onnxruntime", match[3]):

@@ -17,6 +17,7 @@ from posepipe.calib import save_rig
 from posepipe.engines import cache, convert, tensorrt_build
 from posepipe.engines.assets import asset
 from posepipe.engines.cache import BuildKey
+from posepipe.engines.models.openpose import networks as paf
 from posepipe.engines.runtimes import Runtime
 from posepipe.engines.tflite_onnx import VERSION
 from posepipe.launch import building, cli
@@ -288,6 +289,8 @@ def test_gc_removes_what_is_useless_and_says_what_it_freed(
         f"{'ab' * 8}-heatmaps-v{VERSION - 1}.onnx",
         f"{'ab' * 8}-fp16-v{convert.VERSION - 1}-ort1.31.0.onnx",
         f"{'ab' * 8}-int8-v{convert.VERSION}-ort1.30.0.onnx",
+        f"{'ab' * 8}-paf-96x64-v{paf.VERSION - 1}.onnx",
+        f"{'ab' * 8}-paf-96x64-v{paf.VERSION}.onnx",
         f"{'ab' * 8}-heatmaps-v{VERSION}.onnx",
         f"{'ab' * 8}-fp16-v{convert.VERSION}-ort1.31.0.onnx",
         "mine-v0.onnx",
@@ -301,8 +304,9 @@ def test_gc_removes_what_is_useless_and_says_what_it_freed(
     assert f"{names[0]}: removed, 0.0 MB: made by an older posepipe" in out
     assert f"{names[1]}: removed, 0.0 MB: made by an older posepipe" in out
     assert f"{names[2]}: removed, 0.0 MB: converted by onnxruntime 1.30.0, here is 1.31.0" in out
-    assert out.splitlines()[-1] == "1.5 MB freed, 5 removed, and 2 locks and unfinished files"
-    assert sorted(p.name for p in transcribed.iterdir()) == sorted(names[3:])
+    assert f"{names[3]}: removed, 0.0 MB: made by an older posepipe" in out
+    assert out.splitlines()[-1] == "1.5 MB freed, 6 removed, and 2 locks and unfinished files"
+    assert sorted(p.name for p in transcribed.iterdir()) == sorted(names[4:])
     assert [k.key for k in cache.kept()] == [good]
 
 

@@ -27,7 +27,8 @@ from .plan import PICTURE
 STUB = "stub"
 KIND = "paf"
 NETWORK_FILE, CARD_FILE = "network.onnx", "card.toml"
-_VERSION = 1
+VERSION = 1
+"""Counts changes of what is written for one size of picture, so that files of an older posepipe are not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def sized(network: PafNetwork, card: Asset, *, width: int, height: int) -> Path:
     file = card.files[0]
     path = card.path(file.name)
     sha256 = file.sha256 or hashlib.sha256(_content(path)).hexdigest()
-    kept = home() / "onnx" / f"{sha256[:16]}-paf-{width}x{height}-v{_VERSION}.onnx"
+    kept = home() / "onnx" / f"{sha256[:16]}-paf-{width}x{height}-v{VERSION}.onnx"
     if kept.is_file():
         return kept
     content = _content(path)
