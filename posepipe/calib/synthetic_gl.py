@@ -13,7 +13,7 @@ from posepipe.pipeline.packet import F32, F64, U8
 
 from .synthetic_lens import Flat
 from .synthetic_mesh import Mesh, Solid
-from .synthetic_shaders import FRAGMENT, SHADOW_FRAGMENT, SHADOW_VERTEX, VERTEX
+from .synthetic_shaders import FRAGMENTS, PERSON, SHADOW_FRAGMENT, SHADOW_VERTEX, VERTEX
 
 _NEAR_M, _FAR_M = 0.05, 60.0
 _SHADOW_PX = 2048
@@ -42,7 +42,9 @@ class _Body:
         self._moving = ctx.buffer(reserve=len(mesh.colour) * 24, dynamic=True)
         fixed, faces = ctx.buffer(still.tobytes()), ctx.buffer(np.ascontiguousarray(mesh.faces, np.int32).tobytes())
         moving = (self._moving, "3f 3f", "in_position", "in_normal")
-        looks = (fixed, "3f 4f1 4f", "in_colour", "in_surface", "in_texture")
+        looks: tuple[Any, ...] = (fixed, "3f 4f1 4f", "in_colour", "in_surface", "in_texture")
+        if "in_texture" not in scene:  # where the shader has no use for it
+            looks = (fixed, "3f 4f1 16x", "in_colour", "in_surface")
         self._seen = ctx.vertex_array(scene, [moving, looks], index_buffer=faces)
         self._shade = ctx.vertex_array(shadow, [(self._moving, "3f 12x", "in_position")], index_buffer=faces)
         self.there = False
@@ -69,12 +71,12 @@ class Renderer:
     def __init__(self, room: Sequence[Solid], bodies: Sequence[Mesh], *, sun: F64, middle_m: F64, reach_m: float = 4.0) -> None:
         self._gl, self._ctx = _context()
         ctx = self._ctx
-        self._scene = ctx.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
         self._shade = ctx.program(vertex_shader=SHADOW_VERTEX, fragment_shader=SHADOW_FRAGMENT)
-        self._bodies = [_Body(ctx, self._scene, self._shade, mesh) for mesh in bodies]
+        self._programs: dict[str, Any] = {}
+        self._bodies = [self._body(mesh) for mesh in bodies]
         self._room = []
         for one in room:
-            body = _Body(ctx, self._scene, self._shade, one.mesh)
+            body = self._body(one.mesh)
             body.place(one.positions_m, one.normals)
             self._room.append((body, one.casts))
         self._targets: dict[tuple[int, int], Any] = {}
@@ -85,10 +87,9 @@ class Renderer:
         self._noise = ctx.texture((_NOISE_PX, _NOISE_PX), 1, _noise().tobytes())
         self._noise.filter = self._gl.LINEAR, self._gl.LINEAR
         self._sun = _sun_from_world(sun, middle_m, reach_m)
-        self._scene["sun"].value = tuple(float(v) for v in sun)
-        for program in (self._scene, self._shade):
-            program["sun_from_world"].write(_matrix(self._sun))
-        self._scene["noise"].value, self._scene["shadow"].value = 0, 1
+        self._shade["sun_from_world"].write(_matrix(self._sun))
+        self._tell(sun_from_world=_matrix(self._sun), sun=np.asarray(sun, np.float32).tobytes())
+        self._tell(noise=np.int32(0).tobytes(), shadow=np.int32(1).tobytes())
 
     def pose(self, bodies: Sequence[tuple[F32, F32] | None], contacts_m: F64) -> None:
         """Place the bodies (positions and normals [V,3]; None: not there) and draw the sun's shadows. contacts_m [K,2]: feet on the floor."""
@@ -99,8 +100,7 @@ class Renderer:
         feet = np.zeros((_MOST_CONTACTS, 4), np.float32)
         count = min(len(contacts_m), _MOST_CONTACTS)
         feet[:count, :2], feet[:count, 2] = contacts_m[:count], 0.75
-        self._scene["contact"].write(feet.tobytes())
-        self._scene["contacts"].value = count
+        self._tell(contact=feet.tobytes(), contacts=np.int32(count).tobytes())
         self._shadow.use()
         self._shadow.clear(depth=1.0)
         self._ctx.enable_only(self._gl.DEPTH_TEST)
@@ -119,10 +119,9 @@ class Renderer:
         self._ctx.front_face = "cw"  # rows run downwards: everything is seen mirrored
         self._noise.use(0)
         self._depth.use(1)
-        self._scene["clip_from_world"].write(_matrix(_clip_from_world(flat, camera_from_world)))
-        self._scene["depth_row"].value = tuple(float(v) for v in camera_from_world[2, :3])
-        self._scene["depth_shift"].value = float(camera_from_world[2, 3])
-        self._scene["exposure"].value = exposure
+        row = np.asarray(camera_from_world[2], np.float32)
+        self._tell(clip_from_world=_matrix(_clip_from_world(flat, camera_from_world)), exposure=np.float32(exposure).tobytes())
+        self._tell(depth_row=row[:3].tobytes(), depth_shift=row[3:].tobytes())
         for body in self._bodies:
             body.draw()
         for body, _ in self._room:
@@ -133,6 +132,19 @@ class Renderer:
         depth = np.frombuffer(target.read(components=1, attachment=2, alignment=1, dtype="f4"), np.float32).reshape(shape)
         nothing = depth <= 0
         return Shot(rgb, np.where((surface[..., 3] > 0)[..., None] & ~nothing[..., None], surface, 0), np.where(nothing, np.inf, depth))
+
+    def _body(self, mesh: Mesh) -> _Body:
+        fragment = FRAGMENTS.get(int(mesh.texture[0, 3]), PERSON)
+        if fragment not in self._programs:
+            self._programs[fragment] = self._ctx.program(vertex_shader=VERTEX, fragment_shader=fragment)
+        return _Body(self._ctx, self._programs[fragment], self._shade, mesh)
+
+    def _tell(self, **values: bytes) -> None:
+        """Set uniforms in every program that uses them."""
+        for program in self._programs.values():
+            for name, value in values.items():
+                if name in program:
+                    program[name].write(value)
 
     def _target(self, flat: Flat) -> Any:
         size = flat.width, flat.height

@@ -1,4 +1,9 @@
-"""The shaders of the synthetic studio (GLSL 3.30): one light from the sky, one sun with a shadow, floors and walls by formula."""
+"""The shaders of the synthetic studio (GLSL 3.30): one light from the sky, one sun with a shadow, floors and walls by formula.
+
+There is a fragment shader for each kind of surface: a software rasteriser runs both sides of every `if`.
+"""
+
+from __future__ import annotations
 
 VERTEX = """
 #version 330
@@ -35,7 +40,7 @@ void main() {
 }
 """
 
-FRAGMENT = """
+_FRAGMENT = """
 #version 330
 uniform sampler2D noise;
 uniform sampler2DShadow shadow;
@@ -58,39 +63,14 @@ layout(location = 2) out float out_depth;
 
 float grain(vec2 p) { return texture(noise, p).r - 0.5; }
 
-vec3 pattern() {
-    if (kind == 1) {                                             // planks of wood
-        float row = floor(world.y / 0.14);
-        float along = world.x + 0.37 * row;
-        float plank = texture(noise, vec2(row * 0.137, floor(along / 1.3) * 0.171)).r;
-        float seam = smoothstep(0.0, 0.02, fract(world.y / 0.14)) * smoothstep(0.0, 0.004, fract(along / 1.3));
-        return colour * (0.8 + 0.35 * plank + 0.25 * grain(vec2(along * 0.35, world.y * 4.0))) * (0.65 + 0.35 * seam);
-    }
-    if (kind == 2) {                                             // mats, two tones
-        vec2 tile = floor(world.xy / 0.5);
-        float tone = mod(tile.x + tile.y, 2.0) < 0.5 ? 1.0 : 0.72;
-        return colour * tone * (1.0 + 0.2 * grain(world.xy * 1.7));
-    }
-    if (kind == 3)                                               // plaster
-        return colour * (1.0 + 0.10 * grain((world.xy + world.yz + world.zx) * 0.23) + 0.05 * grain((world.xy + world.zz) * 2.1));
-    float fold = grain(texture_m.xz * vec2(2.2, 1.1)) + 0.6 * grain(texture_m.yz * 4.3);
-    return colour * (1.0 + (kind == 4 ? 0.06 : 0.28) * fold);    // 4: skin, else cloth
-}
+@PATTERN@
 
 void main() {
     vec3 n = normalize(normal);
     float facing = dot(n, sun);
     float lit = texture(shadow, in_sun - vec3(0.0, 0.0, 0.0015 + 0.003 * (1.0 - abs(facing))));
     vec3 sky = mix(vec3(0.30, 0.27, 0.24), vec3(0.52, 0.55, 0.60), 0.5 + 0.5 * n.z);
-    if (kind == 1 || kind == 2) {
-        float near = 1.0;
-        for (int i = 0; i < contacts; i++) {
-            vec2 d = world.xy - contact[i].xy;
-            float w = 1.0 / (1.0 + dot(d, d) / 0.012);
-            near *= 1.0 - contact[i].z * w * w;
-        }
-        sky *= near;
-    }
+@CONTACTS@
     vec3 light = sky + vec3(0.85, 0.80, 0.72) * max(facing, 0.0) * lit;
     out_colour = vec4(pow(clamp(pattern() * light * exposure, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
     out_surface = vec4(part_person.x, uv, part_person.y);
@@ -109,3 +89,54 @@ SHADOW_FRAGMENT = """
 #version 330
 void main() {}
 """
+
+_CONTACTS = """
+    float near = 1.0;
+    for (int i = 0; i < contacts; i++) {
+        vec2 d = world.xy - contact[i].xy;
+        float w = 1.0 / (1.0 + dot(d, d) / 0.012);
+        near *= 1.0 - contact[i].z * w * w;
+    }
+    sky *= near;
+"""
+
+_WOOD = """
+vec3 pattern() {
+    float row = floor(world.y / 0.14);
+    float along = world.x + 0.37 * row;
+    float plank = texture(noise, vec2(row * 0.137, floor(along / 1.3) * 0.171)).r;
+    float seam = smoothstep(0.0, 0.02, fract(world.y / 0.14)) * smoothstep(0.0, 0.004, fract(along / 1.3));
+    return colour * (0.8 + 0.35 * plank + 0.25 * grain(vec2(along * 0.35, world.y * 4.0))) * (0.65 + 0.35 * seam);
+}
+"""
+
+_MATS = """
+vec3 pattern() {
+    vec2 tile = floor(world.xy / 0.5);
+    float tone = mod(tile.x + tile.y, 2.0) < 0.5 ? 1.0 : 0.72;
+    return colour * tone * (1.0 + 0.2 * grain(world.xy * 1.7));
+}
+"""
+
+_PLASTER = """
+vec3 pattern() {
+    return colour * (1.0 + 0.10 * grain((world.xy + world.yz + world.zx) * 0.23) + 0.05 * grain((world.xy + world.zz) * 2.1));
+}
+"""
+
+_PERSON = """
+vec3 pattern() {
+    float fold = grain(texture_m.xz * vec2(2.2, 1.1)) + 0.6 * grain(texture_m.yz * 4.3);
+    return colour * (1.0 + (kind == 4 ? 0.06 : 0.28) * fold);    // 4: skin, else cloth
+}
+"""
+
+
+def fragment(pattern: str, *, on_floor: bool) -> str:
+    """The fragment shader of surfaces with a pattern; on_floor: darker where feet touch it."""
+    return _FRAGMENT.replace("@PATTERN@", pattern).replace("@CONTACTS@", _CONTACTS if on_floor else "")
+
+
+FRAGMENTS = {1: fragment(_WOOD, on_floor=True), 2: fragment(_MATS, on_floor=True), 3: fragment(_PLASTER, on_floor=False)}
+"""By kind of surface (`synthetic_mesh.WOOD`, `MATS`, `PLASTER`); all other kinds are people."""
+PERSON = fragment(_PERSON, on_floor=False)
