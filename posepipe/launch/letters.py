@@ -13,7 +13,7 @@ import msgspec
 
 from posepipe.pipeline import errors as tree
 from posepipe.pipeline.errors import PosepipeError, RunError
-from posepipe.pipeline.packet import Sync
+from posepipe.pipeline.packet import Sync, Tier
 
 _MOST_BYTES = 1 << 20
 _BUFFER = 4 << 20
@@ -87,7 +87,7 @@ class Beat(Letter, frozen=True):
 
     nodes: dict[str, NodeBeat]
     end_to_end_ns: bytes
-    quality: list[tuple[int, float]]
+    quality: list[tuple[int, float, Tier]]
     seen: tuple[int, float] | None
     subscribers: int | None
     strange: int

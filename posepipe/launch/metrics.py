@@ -59,6 +59,11 @@ class StudioCollector(Collector):
         people, reproj_px = books.seen
         yield self._gauge("posepipe_people", "People in the last instant.", [({}, people)])
         yield self._gauge("posepipe_reprojection_error_pixels", "Median over the people of the last instant.", _known(reproj_px))
+        yield self._counter(
+            "posepipe_instants",
+            "Published instants by what made their skeletons.",
+            [({"tier": t}, n) for t, n in books.quality.tiers.copy().items()],
+        )
         yield self._gauge(
             "posepipe_last_instant_age_seconds", "Since the last instant was published.", [] if since_s is None else [({}, since_s)]
         )

@@ -8,14 +8,15 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .packet import Packet, Poses, Span
+from .packet import Packet, Poses, Span, Tier
 
 _KEEP = 1 << 16
+_TIERS: tuple[Tier, ...] = get_args(Tier)
 BUCKETS_MS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 300, 500, 1000, 2500, 5000, 10000)
 """Upper bounds of a histogram's buckets: fine where nodes and instants lie, so that quantiles read off it are good to some 10 %."""
 _BOUNDS_NS = [round(ms * 1e6) for ms in BUCKETS_MS]
@@ -98,30 +99,35 @@ class Durations:
 
 
 class Quality:
-    """People and reprojection error of the last 65,536 published instants. Written by one thread."""
+    """People and reprojection error of the last 65,536 published instants, and how often each tier made one. Written by one thread."""
 
     def __init__(self) -> None:
         self._people = np.full(_KEEP, 0, np.int32)
         self._reproj_px = np.full(_KEEP, np.nan, np.float32)
+        self._tier = np.full(_KEEP, 0, np.uint8)
+        self.tiers: dict[str, int] = {}
+        """Instants that each tier made, since the start."""
         self.count = 0
 
     def add(self, poses: Poses) -> None:
-        self._add(len(poses.ids), float(np.mean(poses.reproj_px)) if len(poses.ids) else np.nan)
+        self._add(len(poses.ids), float(np.mean(poses.reproj_px)) if len(poses.ids) else np.nan, poses.tier)
 
-    def _add(self, people: int, reproj_px: float) -> None:
+    def _add(self, people: int, reproj_px: float, tier: Tier) -> None:
         at = self.count % _KEEP
-        self._people[at], self._reproj_px[at] = people, reproj_px
+        self._people[at], self._reproj_px[at], self._tier[at] = people, reproj_px, _TIERS.index(tier)
+        self.tiers[tier] = self.tiers.get(tier, 0) + 1
         self.count += 1
 
-    def since(self, count: int) -> list[tuple[int, float]]:
-        """People and reprojection error of the instants after the first `count`, as far as they are kept."""
+    def since(self, count: int) -> list[tuple[int, float, Tier]]:
+        """People, reprojection error and tier of the instants after the first `count`, as far as they are kept."""
         at = np.arange(max(count, self.count - _KEEP), self.count) % _KEEP
-        return list(zip(self._people[at].tolist(), self._reproj_px[at].tolist(), strict=True))
+        tiers = [_TIERS[k] for k in self._tier[at].tolist()]
+        return list(zip(self._people[at].tolist(), self._reproj_px[at].tolist(), tiers, strict=True))
 
-    def extend(self, instants: Iterable[tuple[int, float]]) -> None:
+    def extend(self, instants: Iterable[tuple[int, float, Tier]]) -> None:
         """Those that another process published."""
-        for people, reproj_px in instants:
-            self._add(people, reproj_px)
+        for people, reproj_px, tier in instants:
+            self._add(people, reproj_px, tier)
 
     def medians(self) -> tuple[float, float]:
         """People an instant, and reprojection error in px (NaN when nobody was seen)."""
