@@ -45,6 +45,7 @@ def _against_truth(figure: Any, found: Mapping[str, Any], matched: Matched) -> N
     joints.bar(at + 0.2, [r["root_relative_mm"] or 0 for r in rows.values()], 0.4, label="seen from the hips", color=_RELATIVE)
     joints.plot(at - 0.2, [r["p95_mm"] or 0 for r in rows.values()], "k_", markersize=12, label="p95, absolute")
     joints.set_xticks(at, [name.replace("_", " ") for name in rows], rotation=60, ha="right", fontsize=8)
+    joints.margins(y=0.35)
     _label(joints, "each joint", "", "error, mm")
 
     pck = found["pck"]
