@@ -28,7 +28,7 @@ F32 = NDArray[np.float32]
 
 _WIDE = 48
 _KINDS = int(KINDS.max()) + 1
-_RIDGE = 1e-3
+_RIDGE = 1e-5
 _LIMIT = 0.05 / 0.012
 """Where Tukey's biweight ends, in deviations of a certain key point: `inlier` over `sigma` of lift.algebraic."""
 
@@ -179,7 +179,8 @@ def _loss(net: Net, batch: list[Tensor], plan: Plan) -> Tensor:
     error = squared(normal, onto, rest, truth)
     error = torch.where(error > 25, 25 * (1 + torch.log(error / 25)), error)
     noise = (0.5 * conf * error - torch.log(conf + 1e-3)) * seen * valid[:, None]
-    return where + plan.noise * noise.sum() / (seen * valid[:, None]).sum().clamp_min(1)
+    loss: Tensor = where + plan.noise * noise.sum() / (seen * valid[:, None]).sum().clamp_min(1)
+    return loss
 
 
 def export(net: Net, path: Path) -> Path:
