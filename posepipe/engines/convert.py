@@ -10,7 +10,7 @@ import contextlib
 import importlib.metadata
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .cache import sha256_of
 from .engine import Arrays, Precision
 from .files import cannot_keep, write_whole
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is written here, so that conversions of an older posepipe are not used."""
 
 _MARK = "posepipe.precision"
@@ -92,6 +92,7 @@ def to_fp16(path: Path) -> Path:
 
     _name_nodes(model)
     _own_empty_scales(model.graph)
+    own = {n.name for n in model.graph.node}
     try:
         with _silence():
             half = convert_float_to_float16(
@@ -102,7 +103,7 @@ def to_fp16(path: Path) -> Path:
             )
     except (ValueError, RuntimeError, AssertionError, onnx.shape_inference.InferenceError) as e:
         raise EngineError(f"cannot be converted to float16: {e}", where=str(path), hint="run it with `precision: fp32`") from e
-    _without_detours(half.graph)
+    _without_detours(half.graph, own)
     _sort(half.graph)
     _keep(half, kept, "fp16")
     return kept
@@ -279,25 +280,32 @@ def _own_empty_scales(graph: onnx.GraphProto) -> None:
             own.name = node.input[2] = f"{own.name}/scales/{k}"
 
 
-def _without_detours(graph: onnx.GraphProto) -> None:
-    """Between two nodes that stay float32 the converter goes to float16 and back, which costs time and digits; and for two that take the
-    same numbers it writes the same cast twice, which is no network."""
+def _without_detours(graph: onnx.GraphProto, own: Set[str]) -> None:
+    """Between two nodes that stay float32, and from an input to one, the converter goes to float16 and back, which costs time and digits, and
+    the range; and for two that take the same numbers it writes the same cast twice, which is no network. own: the network's own nodes."""
     casts: set[str] = set()
     for node in list(graph.node):
         if node.op_type == "Cast" and node.output[0] in casts:
             graph.node.remove(node)
         elif node.op_type == "Cast":
             casts.add(node.output[0])
-    narrowed = {n.output[0]: n for n in graph.node if n.op_type == "Cast" and n.name.endswith("_cast_to_fp16_node")}
+    narrowed = {n.output[0]: n for n in graph.node if n.name not in own and _casts_to(n, onnx.TensorProto.FLOAT16)}
     for node in graph.node:
-        to = [a.i for a in node.attribute if a.name == "to"]
-        if node.op_type == "Cast" and to == [onnx.TensorProto.FLOAT] and node.input[0] in narrowed:
+        if _casts_to(node, onnx.TensorProto.FLOAT) and node.input[0] in narrowed:
             wide = narrowed[node.input[0]].input[0]
             node.CopyFrom(onnx.helper.make_node("Identity", [wide], [node.output[0]], name=node.name))
     used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
     for name, node in narrowed.items():
         if name not in used:
             graph.node.remove(node)
+    made = {name for node in graph.node for name in node.output}
+    stated = [v for v in graph.value_info if v.name in made]
+    del graph.value_info[:]
+    graph.value_info.extend(stated)
+
+
+def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
+    return node.op_type == "Cast" and [a.i for a in node.attribute if a.name == "to"] == [kind]
 
 
 def _sort(graph: onnx.GraphProto) -> None:

@@ -149,6 +149,46 @@ def test_what_is_behind_the_last_layers_counts_in_float32(tmp_path: Path, cache:
     assert (run(convert.to_fp16(path), pictures()) == 2049).all()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_feeds_nodes_that_stay_float32_comes_to_them_as_it_is(tmp_path: Path, cache: Path, shared: bool) -> None:
+    """Projections to pixels leave float16's range. shared: a layer that is float16 takes the same input."""
+    model = onnx.load(network(tmp_path / "net.onnx", given_as="float32", blow_up=0.01))
+    model.graph.node[-1].output[0] = "raw"
+    model.graph.input.append(helper.make_tensor_value_info("far", TensorProto.FLOAT, ["N", 2, 16, 16]))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
+    model.graph.node.append(helper.make_node("Mul", ["raw", "nothing"], ["none_of_it"], name="none_of_it"))
+    model.graph.node.append(helper.make_node("Add", ["none_of_it", "far"], ["maps"], name="far_too"))
+    if shared:
+        model.graph.initializer.append(weights("w4", 4, 2, 1, 1, scale=1e-6))
+        model.graph.node.insert(5, helper.make_node("Conv", ["far", "w4"], ["c4"], strides=[2, 2], name="c4"))
+        model.graph.node.insert(6, helper.make_node("Add", ["r1", "c4"], ["r4"], name="r4"))
+        next(n for n in model.graph.node if "c2" in n.input).input[1] = "r4"
+    onnx.save(model, path := tmp_path / "far.onnx")
+    far = np.float32([[[[123456.7]]], [[[1 / 3]]], [[[7e7]]]]) * np.ones((3, 2, 16, 16), np.float32)
+    if shared:
+        far[[0, 2]] /= 1e4
+    half = convert.to_fp16(path)
+    onnx.checker.check_model(onnx.load(half), full_check=True)
+    assert (run(half, {**pictures("float32"), "far": far}) == far).all()
+    casts = [n.attribute[0].i for n in onnx.load(half).graph.node if n.op_type == "Cast" and n.input[0] == "far"]
+    assert casts == [TensorProto.FLOAT16] * shared, "for the layer alone"
+
+
+def test_a_cast_of_the_networks_own_is_left(tmp_path: Path, cache: Path) -> None:
+    """What an author rounds on purpose is rounded."""
+    model = onnx.load(network(tmp_path / "net.onnx", given_as="float32"))
+    model.graph.node[-1].output[0] = "raw"
+    model.graph.input.append(helper.make_tensor_value_info("far", TensorProto.FLOAT, ["N", 2, 16, 16]))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
+    model.graph.node.append(helper.make_node("Mul", ["raw", "nothing"], ["none_of_it"], name="none_of_it"))
+    model.graph.node.append(helper.make_node("Cast", ["far"], ["half"], name="half", to=TensorProto.FLOAT16))
+    model.graph.node.append(helper.make_node("Cast", ["half"], ["back"], name="back", to=TensorProto.FLOAT))
+    model.graph.node.append(helper.make_node("Add", ["none_of_it", "back"], ["maps"], name="far_too"))
+    onnx.save(model, path := tmp_path / "far.onnx")
+    far = np.full((3, 2, 16, 16), 2049, np.float32)
+    assert (run(convert.to_fp16(path), {**pictures("float32"), "far": far}) == 2048).all()
+
+
 def test_a_conversion_is_made_once_and_is_its_own(tmp_path: Path, cache: Path) -> None:
     path = network(tmp_path / "net.onnx")
     half = convert.to_fp16(path)

@@ -1,7 +1,7 @@
 """The networks of learnable triangulation as ONNX files (opset 17), in the parts that a live studio runs, with the batch left open.
 
 Norms are folded into what is before them. Solves and expectations are sums of products behind the last layers with weights, which a conversion to
-float16 (`engines.convert`) leaves in float32. The parts without weights are marked as converted: they are float32 in every precision.
+float16 (`engines.convert`) leaves in float32, and so are the parts without weights.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ...convert import _MARK
 from .geometry import aggregate, sample, soft_argmax_2d, solve
 from .losses import soft_argmax_3d
 from .net import PICTURE_PX, VOXELS, Algebraic, Volumetric
@@ -38,14 +36,11 @@ def solve_network() -> bytes:
     """The other half, without weights. `joints` [N,V,17,3] as of `joints_network`, `projections` [N,V,3,4] to pixels of the pictures -> `xyz` [N,17,3] in
     the world's unit. Views that are missing have the confidence 0; with one view, or none, what comes is finite and means nothing."""
     inputs = {"joints": (torch.rand(2, 3, JOINTS, 3), ("N", "V")), "projections": (torch.rand(2, 3, 3, 4), ("N", "V"))}
-    return _marked(_export(_Solve(), inputs, {"xyz": ("N",)}))
+    return _export(_Solve(), inputs, {"xyz": ("N",)})
 
 
 def algebraic_network(net: Algebraic, *, size_px: int = PICTURE_PX) -> bytes:
-    """The whole of it. `pictures` [N,V,3,S,S], `projections` [N,V,3,4] -> `xyz` [N,17,3], `points` [N,V,17,2] in pixels, `confidences` [N,V,17], shares.
-
-    For fp32: a conversion to float16 rounds what comes in, and projections do not stand that. Convert the two halves instead.
-    """
+    """The whole of it. `pictures` [N,V,3,S,S], `projections` [N,V,3,4] -> `xyz` [N,17,3], `points` [N,V,17,2] in pixels, `confidences` [N,V,17], shares."""
     pictures, projections = torch.zeros(2, 3, 3, size_px, size_px), torch.rand(2, 3, 3, 4)
     inputs = {"pictures": (pictures, ("N", "V")), "projections": (projections, ("N", "V"))}
     return _export(_Whole(net), inputs, {"xyz": ("N",), "points": ("N", "V"), "confidences": ("N", "V")})
@@ -71,7 +66,7 @@ def unprojection(net: Volumetric, *, cells: int = CELLS, n: int = VOXELS) -> byt
     }
     if net.how.startswith("conf"):
         inputs["confidences"] = (torch.rand(1, 2, CHANNELS), views)
-    return _marked(_export(_Unprojection(net, n), inputs, {"volume": ("N",)}))
+    return _export(_Unprojection(net, n), inputs, {"volume": ("N",)})
 
 
 def volume_network(net: Volumetric, *, n: int = VOXELS) -> bytes:
@@ -163,15 +158,6 @@ def _export(net: nn.Module, inputs: Mapping[str, tuple[Tensor, Sequence[str]]], 
             dynamo=False,
         )
     return out.getvalue()
-
-
-def _marked(content: bytes) -> bytes:
-    """Projections and coordinates leave float16's digits and its range."""
-    model = onnx.load_from_string(content)
-    mark = model.metadata_props.add()
-    mark.key, mark.value = _MARK, "fp32"
-    whole: bytes = model.SerializeToString()
-    return whole
 
 
 def _folded(net: nn.Module) -> nn.Module:
