@@ -15,6 +15,7 @@ _FLOOR = -6.0  # logit under which a cell is 0: a fifth of the least that the de
 _FARTHEST = 14.0  # radius of a peak in cells of 64, however wide
 _WINDOW = 3  # of the decoder's mean around a peak, cells (the card of blazepose.full)
 _LEAST_LOGIT = -4.0
+_STEADY = 0.3  # the width of a peak that is seen varies less than that of one that is guessed
 _MISSED = 3.0  # what the logit of a joint loses that the network misses
 _APART = 2.0  # cells: the other side's joint is another place when it is further away than this
 _GIDDY = 3.0  # difficulty is cut here: its logarithmic tails would go on for ever
@@ -204,9 +205,9 @@ def observe_views(
             logit = p[4] - p[5] * d + p[6] * rng.standard_normal() - (swaps[6] if swapped else 0.0)
             if out:
                 logit -= outside[0] + outside[1] * beyond / size
-                if _unseen(uv[c], j, at, where, last, outside[3], outside[4]) == 0:
+                if _unseen(uv[c], j, at, where, last, outside[4], outside[5]) == 0:
                     for a in range(2):
-                        inwards = size * outside[5] * np.abs(rng.standard_normal())
+                        inwards = size * outside[6] * np.abs(rng.standard_normal())
                         where[a] = min(max(where[a], inwards - 0.5), edge - inwards)
             elif lost or (not unseen and last[1] < p[11]):
                 angle, far = 2 * np.pi * last[2], size * second[5] * np.sqrt(-2 * np.log(1 - 0.999 * last[3]))
@@ -228,7 +229,8 @@ def observe_views(
             where[1] += sin * a + cos * b + size * (bias[at, 0, 1] + facing * bias[at, 1, 1] + turned * bias[at, 2, 1])
             where[0], where[1] = min(max(where[0], -0.5), edge), min(max(where[1], -0.5), edge)
             logit = max(logit, _LEAST_LOGIT)
-            width = size * p[8] * np.exp(p[9] * wider)
+            broad = outside[3] + _STEADY * p[9] * d if out else p[9] * (wider if unseen else _STEADY * d)
+            width = size * p[8] * np.exp(broad)
             major, minor = width * longer, width / longer
             _paint(maps[c], j, where[0], where[1], logit, major, minor, cos, sin, best)
             # A second peak: where the joint is when sides were taken for each other, else by chance.

@@ -40,7 +40,8 @@ class Joint(_Table, frozen=True):
     tail: logarithm by which one unit of difficulty enlarges it.
     confidence: logit of the peak at difficulty 0; drop: its loss per unit of difficulty; spread: what it varies otherwise; lower: what it loses
     where the joint is hidden.
-    width: of the peak (see `synthetic_noise`); width_tail: logarithm by which one unit of difficulty widens it.
+    width: of the peak (see `synthetic_noise`); width_tail: logarithm by which one unit of difficulty widens it, a third of it where the
+    joint is seen.
     second: share of the joints at difficulty 0 with a second peak; astray: of the visible ones whose peak is somewhere else; moved: of the
     hidden ones whose peak is on the other side's joint, or on the way to the next joint of the limb.
     """
@@ -86,12 +87,13 @@ class Hidden(_Table, frozen=True):
 
 class Outside(_Table, frozen=True):
     """Joints outside of the crop, of which there is a peak all the same. drop: what its logit loses at once; slope: and per share of the side that
-    the joint lies beyond the edge. difficulty: as of `Hidden`; mirrored, limb: shares of all. reach: how far within the edge the other peaks are, standard deviation.
+    the joint lies beyond the edge. difficulty: as of `Hidden`, for second peaks; wider: logarithm by which its peak is; mirrored, limb: shares of all. reach: how far within the edge the other peaks are, standard deviation.
     """
 
     drop: NotNegative
     slope: NotNegative
     difficulty: NotNegative
+    wider: NotNegative
     mirrored: Share
     limb: Share
     reach: Share

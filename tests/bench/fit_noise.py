@@ -1,12 +1,13 @@
 """Fit the noise of `posepipe.calib.synthetic_noise` to what a network gave on recordings, and plot both.
 
-    python tests/bench/fit_noise.py STUDIO.yaml ... --keep seen.npz          look at the recordings of these studios (slow), keep what was seen
-    python tests/bench/fit_noise.py --seen seen.npz --fit                    write posepipe/calib/noise.toml
-    python tests/bench/fit_noise.py --seen seen.npz --plot noise.png         compare; also prints the table of docs/noise.md
+    python tests/bench/fit_noise.py STUDIO.yaml SYNTHETIC_DIR ... --keep seen.pickle     look at these recordings (slow), keep what was seen
+    python tests/bench/fit_noise.py --seen seen.pickle --fit 4 --out noise.toml          move the shipped numbers towards it
+    python tests/bench/fit_noise.py --seen seen.pickle --plot noise.png                  compare; prints the table of docs/noise.md
 
-There is no truth in a recording: errors are against the triangulation of the other cameras (noise_figures.py). What is generated goes the
-same way (skeletons of the recording as truth, its cameras and crops, heatmaps drawn, decoded, judged against the other cameras), so that
-what the judging adds is in both, and parameters are moved until the figures agree (indirect inference, Gourieroux et al. 1993).
+Of a synthetic recording the truth is known. Of others it is not: errors are against the triangulation of the other cameras
+(noise_figures.py). What is generated goes the same way (skeletons of the recording as truth, its cameras and crops, heatmaps drawn, decoded,
+judged against the other cameras), so that what the judging adds is in both, and parameters are moved until the figures agree (indirect
+inference, Gourieroux et al. 1993).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def offset_of_views(f: Figures, chosen: np.ndarray) -> float:
     found = []
     for key in {tuple(k) for k in np.column_stack([f.joint, f.at[:, 0], f.at[:, 2]])[chosen].tolist()}:
         m = chosen & (f.joint == key[0]) & (f.at[:, 0] == key[1]) & (f.at[:, 2] == key[2])
-        if m.sum() >= _FEW:
+        if m.sum() >= _FEW // 2:
             found.append(np.median(f.offset[m], axis=0))
     return float(np.sqrt(np.mean(np.square(found)))) if found else float("nan")
 
@@ -108,7 +109,7 @@ def moved(stats: Statistics, real: Figures, ours: Figures) -> Statistics:
         p["confidence"] += _STEP * (a["logit"] - b["logit"])
         scale("drop", "logit_std")
         scale("spread", "logit_std")
-        p["second"] = float(np.clip(p["second"] * ((a["second"] + 0.002) / (b["second"] + 0.002)) ** _STEP, 5e-4, 0.2))
+        p["second"] = float(np.clip(p["second"] * ((a["second"] + 0.002) / (b["second"] + 0.002)) ** _STEP, 1e-4, 0.2))
     return msgspec.convert(tables, Statistics)
 
 
@@ -186,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studios", nargs="*", type=Path)
     parser.add_argument("--keep", type=Path, help="where to keep what was seen in the studios")
-    parser.add_argument("--seen", type=Path, help="what was kept")
+    parser.add_argument("--seen", type=Path, nargs="*", default=[], help="what was kept")
     parser.add_argument("--fit", type=int, default=0, metavar="STEPS")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--start", type=Path, default=SHIPPED)
@@ -194,11 +195,11 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.seen:
-        recordings: list[Recording] = pickle.loads(args.seen.read_bytes())
+        recordings: list[Recording] = [one for path in args.seen for one in pickle.loads(path.read_bytes())]
     else:
         recordings = [listen(studio) for studio in args.studios]
         if args.keep:
-            args.keep.write_bytes(pickle.dumps(recordings))
+            args.keep.write_bytes(pickle.dumps(recordings, protocol=5))
     real, stats = of_all(recordings), statistics(args.start)
     for step in range(args.fit):
         stats = moved(stats, real, drawn(recordings, stats, repeats=args.repeats, seed=1000 * step))
@@ -207,7 +208,7 @@ def main() -> None:
         args.out.write_text(render(stats, SHIPPED.read_text().splitlines()[0]))
     ours = drawn(recordings, stats, repeats=max(args.repeats, 2), seed=77)
     show(real, ours)
-    if args.plot:
+    if args.plot:  # matplotlib is needed for this only
         from noise_plot import plot
 
         plot(real, ours, args.plot)

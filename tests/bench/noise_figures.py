@@ -76,20 +76,26 @@ def shape_of(maps: np.ndarray, conf: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def skeletons(recording: Recording) -> np.ndarray:
-    """[T,17,3] from all cameras."""
+    """[T,17,3]: the truth, else from all cameras."""
+    if recording.xyz_m is not None:
+        return recording.xyz_m
     return points_of(recording.rig, recording.plain.rois, *read(recording.plain.maps))
 
 
 def hidden_by_itself(recording: Recording, xyz_m: np.ndarray) -> np.ndarray:
-    """[T,C,17]"""
+    """[T,C,17] what a body itself hides; with a truth, what anything does."""
+    if recording.hidden is not None:
+        return recording.hidden
     return np.stack([_behind_itself(recording.rig, np.nan_to_num(one)) for one in xyz_m])
 
 
 def figures(recording: Recording, number: int = 0) -> Figures:
-    """Errors against the other three cameras, less the median offset of the camera's body joints (its calibration's error)."""
+    """Errors against the truth, or against the other cameras, less the median offset of the camera's body joints (its calibration's error)."""
     cells, conf = read(recording.plain.maps)
     truth = np.full(cells.shape, np.nan)
-    for c in range(len(recording.rig)):
+    if recording.xyz_m is not None:
+        truth = projected(recording.rig, recording.xyz_m)
+    for c in range(len(recording.rig)) if recording.xyz_m is None else ():
         uv = projected(recording.rig, points_of(recording.rig, recording.plain.rois, cells, conf, without=c))[:, c]
         off = to_px(recording.plain.rois[:, c], cells[:, c]) - uv
         truth[:, c] = uv + np.nanmedian(off[:, _SHOULDERS_ON], axis=(0, 1))

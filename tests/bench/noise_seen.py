@@ -6,8 +6,10 @@ Support of fit_noise.py. The truth that there is: all other cameras' key points,
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from posepipe.calib import Rig, facing_of, mirror_of, project, triangulate_sides, undistort
+from posepipe.calib.synthetic_truth import read_truth
 from posepipe.engines.crop import Rois, image_from_crop
 from posepipe.engines.network import TopDown
 from posepipe.pipeline.skeleton import COCO17
@@ -37,13 +40,18 @@ class Heard:
 
 @dataclass(slots=True)
 class Recording:
-    """A recording as it was seen, and in other ways: `covered` (something in the way) and `shifted` (crops that cut the body)."""
+    """A recording as it was seen, and in other ways: `covered` (something in the way) and `shifted` (crops that cut the body).
+
+    xyz_m [T,17,3] and hidden [T,C,17] where the recording is synthetic: the truth, and which joints something hides.
+    """
 
     rig: Rig
     fps: float
     plain: Heard
     covered: Heard
     shifted: Heard
+    xyz_m: np.ndarray | None = None
+    hidden: np.ndarray | None = None
 
 
 def px_from_cells(rois: np.ndarray) -> np.ndarray:
@@ -68,7 +76,8 @@ def to_cells(rois: np.ndarray, px: np.ndarray) -> np.ndarray:
 
 
 def listen(path: Path, overrides: tuple[str, ...] = (), *, seed: int = 0) -> Recording:
-    """Run a studio offline and look again at every crop that its network saw."""
+    """Run a studio offline and look again at every crop that its network saw. The folder of a recording by `posepipe synth render` stands for
+    a studio of it; its truth is read too."""
     from posepipe.launch import studio
     from posepipe.pipeline.runner import Runner
 
@@ -76,11 +85,12 @@ def listen(path: Path, overrides: tuple[str, ...] = (), *, seed: int = 0) -> Rec
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             os.environ["POSEPIPE_PORT"] = str(s.getsockname()[1])
-    whole = studio.complete(studio.load(path, overrides=overrides))
+    whole = studio.complete(studio.load(_studio_of(path), overrides=overrides))
     uses = {node.cls.use: node.name for node in whole.plan.nodes}
     assert whole.rig is not None
     names, seen, rng = list(whole.plan.cameras), [], np.random.default_rng(seed)
     times: list[int] = []
+    seqs: list[int] = []
     with contextlib.closing(Runner(whole.plan, rig=whole.rig, resolve=whole.resolve, offline=True)) as runner:
         runner.open()
         topdown: TopDown = runner.slots[uses["heatmap.topdown"]].node._heatmaps
@@ -91,6 +101,7 @@ def listen(path: Path, overrides: tuple[str, ...] = (), *, seed: int = 0) -> Rec
             if rois.there.all():
                 at = [names.index(f.camera) for f in frames]
                 times.append(frames[0].t_capture_ns)
+                seqs.append(frames[0].seq)
                 seen.append([_filled(one, at, len(names)) for one in _in_three_ways(topdown, frames, rois, rng)])
             return answer
 
@@ -98,7 +109,30 @@ def listen(path: Path, overrides: tuple[str, ...] = (), *, seed: int = 0) -> Rec
         runner.start()
         runner.finish(timeout_s=600.0)
     ways = [Heard(*(np.stack([t[k][field] for t in seen]) for field in range(3))) for k in range(3)]
-    return Recording(whole.rig, 1e9 / float(np.median(np.diff(times))), *ways)
+    recording = Recording(whole.rig, 1e9 / float(np.median(np.diff(times))), *ways)
+    if path.is_dir():
+        truth = read_truth(path)
+        shown = truth.coco17_visible[:, 0].transpose(1, 0, 2)[seqs]
+        recording.xyz_m, recording.hidden = truth.coco17_m[0, seqs].astype(np.float64), ~shown
+    return recording
+
+
+def _studio_of(path: Path) -> Path:
+    """A studio file; for the folder of a synthetic recording one is written into a temporary folder."""
+    if not path.is_dir():
+        return path
+    path = path.resolve()
+    cameras = [f.stem for f in sorted(path.glob("*.mp4"))]
+    nodes = {
+        "capture": {"use": "capture.video", "each": {c: f"{path}/{c}.mp4" for c in cameras}, "loop": False},
+        "instants": {"use": "sync.instant", "from": "capture", "window_ms": 8, "wait_ms": 33, "min_views": 2},
+        "heatmaps": {"use": "heatmap.topdown", "from": "instants", "feedback": "smooth", "engine": "blazepose.full"},
+        "pose3d": {"use": "lift.algebraic", "from": "heatmaps"},
+        "smooth": {"use": "smooth.one_euro", "from": "pose3d"},
+    }
+    studio = Path(tempfile.mkdtemp(prefix="posepipe-noise-")) / "studio.yaml"
+    studio.write_text(json.dumps({"studio": "synthetic", "rig": f"{path}/rig.toml", "nodes": nodes}))  # JSON is YAML
+    return studio
 
 
 def _in_three_ways(topdown: TopDown, frames: Any, rois: Rois, rng: np.random.Generator) -> Any:
