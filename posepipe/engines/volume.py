@@ -72,15 +72,19 @@ class VolumeNetwork:
         ((self._input, tensor),) = inputs.items()
         self.cells = tensor.shape[1]
         if card is None or options.runtime == "stub":
-            self.engine: Engine = SoftArgmax(Contract.of({"volume": tensor}, _OUTPUTS))
             self._input, self._decode = "volume", None
+            self.engine: Engine = SoftArgmax(Contract.of({"volume": tensor}, _OUTPUTS))
         else:
-            self.engine = open_engine(_file(card), options, contract=Contract.of(inputs, outputs))
             self._decode = open_decoder(card)
+            self.engine = open_engine(_file(card), options, contract=Contract.of(inputs, outputs))
         self._one_by_one = self.engine.inputs[0].shape[0] == 1
         self.volumes: F32 = np.zeros((max(batch, 1), self.cells, self.cells, self.cells, _JOINTS), np.float32)
-        for people in range(1, len(self.volumes) + 1):
-            self(self.volumes[:people])
+        try:
+            for people in range(1, len(self.volumes) + 1):
+                self(self.volumes[:people])
+        except BaseException:
+            self.engine.close()  # nobody has it to close yet
+            raise
 
     def __call__(self, volumes: F32) -> InCube:
         """The joints in every cube [N,n,n,n,17]. Raises EngineError, which states wanted and given, for another shape, and where the

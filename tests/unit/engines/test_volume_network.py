@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from posepipe.engines.engine import EngineOptions
+from posepipe.engines.onnxruntime import OnnxruntimeEngine
 from posepipe.engines.volume import VolumeNetwork, network_file, volume_card
 from posepipe.pipeline.errors import EngineError, PullError
 
@@ -40,12 +41,12 @@ kind = "volume"
 """
 
 
-def net(path: Path, *, batch: Any = "n", joints: int = 17, cells: int = 8) -> None:
-    """spread: the highest voxel of every joint; xyz: that, its half and its negative."""
+def net(path: Path, *, batch: Any = "n", joints: int = 17, cells: int = 8, flat: bool = False) -> None:
+    """spread: the highest voxel of every joint; xyz: that, its half and its negative; flat: that alone."""
     nodes = [
         helper.make_node("ReduceMax", ["volume"], ["spread"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Unsqueeze", ["spread", "last"], ["column"]),
-        helper.make_node("Mul", ["column", "factors"], ["xyz"]),
+        helper.make_node("Identity", ["spread"], ["xyz"]) if flat else helper.make_node("Mul", ["column", "factors"], ["xyz"]),
     ]
     weights = [
         helper.make_tensor("last", TensorProto.INT64, [1], [2]),
@@ -53,7 +54,7 @@ def net(path: Path, *, batch: Any = "n", joints: int = 17, cells: int = 8) -> No
     ]
     taken = helper.make_tensor_value_info("volume", TensorProto.FLOAT, [batch, cells, cells, cells, joints])
     given_ = [
-        helper.make_tensor_value_info("xyz", TensorProto.FLOAT, [batch, joints, 3]),
+        helper.make_tensor_value_info("xyz", TensorProto.FLOAT, [batch, joints] if flat else [batch, joints, 3]),
         helper.make_tensor_value_info("spread", TensorProto.FLOAT, [batch, joints]),
     ]
     graph = helper.make_graph(nodes, "net", [taken], given_, weights)
@@ -145,6 +146,16 @@ def test_mistakes_in_the_table_of_the_decoder(tmp_path: Path) -> None:
     net(tmp_path / "net.onnx")
     with pytest.raises(PullError, match=r"there is no output 'positions'"):
         VolumeNetwork(str(tmp_path / "card.toml"), CPU)
+
+
+def test_a_network_that_does_not_open_leaves_no_engine_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[OnnxruntimeEngine] = []
+    monkeypatch.setattr(OnnxruntimeEngine, "_close", lambda self: closed.append(self))
+    net(tmp_path / "net.onnx", flat=True)
+    (tmp_path / "card.toml").write_text(CARD.replace("[-1, 17, 3]", "[-1, 17]"))
+    with pytest.raises(EngineError, match=r"the output 'xyz' is \[1, 17\]"):
+        VolumeNetwork(str(tmp_path / "card.toml"), CPU)
+    assert len(closed) == 1
 
 
 def test_a_network_of_people_is_none_of_cubes() -> None:
