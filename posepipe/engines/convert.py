@@ -165,13 +165,25 @@ def to_int8(path: Path, samples: Sequence[Arrays], *, first_floats: int = 0) -> 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """The tools advise on the root log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """The tools advise on the root log, which is everybody's: only what their own files say there is left out, errors excepted."""
+    import onnxruntime
+
+    tools = Path(onnxruntime.__file__).parent
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING or not Path(record.pathname).is_relative_to(tools)
+
+    spoken_to = [logging.root, logging.getLogger("onnxruntime.transformers.float16")]
+    taken = logging.NullHandler()  # who speaks on a root log without a handler gives it one that prints
+    logging.root.addHandler(taken)
+    for log in spoken_to:
+        log.addFilter(of_others)
     try:
         yield
     finally:
-        logging.disable(before)
+        for log in spoken_to:
+            log.removeFilter(of_others)
+        logging.root.removeHandler(taken)
 
 
 def at_least(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

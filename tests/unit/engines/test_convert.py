@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import random
 from pathlib import Path
@@ -285,8 +286,32 @@ def test_int8_without_pictures_is_refused(tmp_path: Path, cache: Path) -> None:
 
 def test_the_tools_leave_the_log_as_it_was(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     convert.to_int8(network(tmp_path / "net.onnx"), [pictures()])
+    convert.to_fp16(network(tmp_path / "net.onnx"))
     assert not caplog.records
     assert logging.root.manager.disable == 0
+    assert not logging.root.filters
+
+
+def test_others_are_heard_while_the_tools_work(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A studio that converts a network at its start warns of other things meanwhile, in any thread."""
+    tools = Path(importlib.import_module("onnxruntime").__file__ or "").parent
+    advice = logging.LogRecord("root", logging.WARNING, str(tools / "quantization" / "quantize.py"), 1, "use a newer opset", (), None)
+    fault = logging.LogRecord("root", logging.ERROR, str(tools / "quantization" / "quantize.py"), 1, "cannot", (), None)
+    handlers = logging.root.handlers[:]
+    logging.root.handlers.clear()
+    try:
+        with convert._silence():
+            logging.root.addHandler(caplog.handler)
+            logging.getLogger("posepipe").warning("a camera is late")
+            logging.warning("somebody else on the root log")
+            logging.root.handle(advice)
+            logging.root.handle(fault)
+            logging.root.removeHandler(caplog.handler)
+            logging.warning("nobody has set up a log")
+        assert not logging.root.handlers, "a handler that prints was left behind"
+    finally:
+        logging.root.handlers[:] = handlers
+    assert caplog.messages == ["a camera is late", "somebody else on the root log", "cannot"]
 
 
 def test_the_file_for_a_precision(tmp_path: Path, cache: Path) -> None:
