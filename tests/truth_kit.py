@@ -87,7 +87,8 @@ def only(run: Run, instants: Array) -> Run:
     rows = np.isin(run.instant, instants)
     views, tier = tuple(run.views[n] for n in instants), tuple(run.tier[n] for n in instants)
     instant = np.searchsorted(instants, run.instant[rows])
-    kept = {"ids": run.ids[rows], "xyz_m": run.xyz_m[rows], "reproj_px": run.reproj_px[rows]}
+    used = None if run.views_used is None else run.views_used[rows]
+    kept = {"ids": run.ids[rows], "xyz_m": run.xyz_m[rows], "reproj_px": run.reproj_px[rows], "views_used": used}
     return replace(run, seq=run.seq[instants], t_ns=run.t_ns[instants], views=views, tier=tier, instant=instant, **kept)
 
 
@@ -112,6 +113,7 @@ def write_run(file: Path, run: Run) -> Path:
                 "conf": [1.0] * 17,
                 "sigma_m": [0.01] * 17,
                 "reproj_px": float(run.reproj_px[r]),
+                **({} if run.views_used is None else {"views": run.views_used[r].tolist()}),
             }
             for r in rows
         ]

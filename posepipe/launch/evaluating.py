@@ -106,6 +106,7 @@ def _run(where: str, header: Header, instants: Iterable[Instant]) -> Run:
     ids: list[int] = []
     xyz: list[F64] = []
     reproj: list[float] = []
+    used: list[tuple[int, ...] | None] = []
     for number, one in enumerate(instants):
         if seq and one.seq <= seq[-1]:
             raise RecordError(f"instant {one.seq} comes after {seq[-1]}", where=where, hint="give one run at a time, as it was recorded")
@@ -116,13 +117,15 @@ def _run(where: str, header: Header, instants: Iterable[Instant]) -> Run:
         views.append(one.sync.views)
         tier.append(one.tier)
         for person in one.people:
-            if len(person.xyz_m) != len(header.joints):
-                what = f"instant {one.seq}: {len(person.xyz_m)} joints, the header names {len(header.joints)}"
-                raise RecordError(what, where=where, hint="the file was changed")
+            for joints in (person.xyz_m, person.views):
+                if joints is not None and len(joints) != len(header.joints):
+                    what = f"instant {one.seq}: {len(joints)} joints, the header names {len(header.joints)}"
+                    raise RecordError(what, where=where, hint="the file was changed")
             instant.append(number)
             ids.append(person.id)
             xyz.append(np.array([joint or (np.nan,) * 3 for joint in person.xyz_m], np.float64))
             reproj.append(np.nan if person.reproj_px is None else person.reproj_px)
+            used.append(person.views)
     return Run(
         where=where,
         skeleton=header.skeleton,
@@ -135,6 +138,7 @@ def _run(where: str, header: Header, instants: Iterable[Instant]) -> Run:
         ids=np.array(ids, np.int64),
         xyz_m=np.array(xyz, np.float64).reshape(-1, len(header.joints), 3),
         reproj_px=np.array(reproj, np.float64),
+        views_used=None if None in used else np.array(used, np.int64).reshape(-1, len(header.joints)),
     )
 
 

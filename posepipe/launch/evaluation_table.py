@@ -34,6 +34,8 @@ def _against_truth(found: Mapping[str, Any]) -> Iterator[Table | str]:
     table.add_row("[bold]all[/]", *(f"[bold]{_number(v)}[/]" for v in total), f"[bold]{_percent(found['joints_seen'])}[/]")
     yield table
     yield _groups("cameras that truly see the joint", "cameras", found["by_visible"])
+    if "by_views_used" in found:
+        yield _groups("views behind the joint", "views", found["by_views_used"])
     if len(found["by_cameras"]) > 1:
         yield _groups("cameras in the instant", "cameras", found["by_cameras"])
     if len(found["by_tier"]) > 1:

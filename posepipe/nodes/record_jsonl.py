@@ -53,13 +53,17 @@ class RecordedSync(msgspec.Struct, frozen=True):
 
 
 class Person(msgspec.Struct, frozen=True):
-    """One skeleton, world frame, metres. A joint that was not seen is None in `xyz_m`."""
+    """One skeleton, world frame, metres. A joint that was not seen is None in `xyz_m`.
+
+    views: how many views are behind each joint; None in files from before it.
+    """
 
     id: int
     xyz_m: tuple[Xyz | None, ...]
     conf: tuple[float, ...]
     sigma_m: tuple[float | None, ...]
     reproj_px: float | None
+    views: tuple[int, ...] | None = None
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -76,7 +80,7 @@ class RecordJsonl(Node):
     """Writes every skeleton to a JSON Lines file that stays readable whatever happens to the studio.
 
     The first line names the layout, every other line is one instant: capture time, sync, people with joints in metres (null where
-    a joint was not seen), confidence, standard deviation and reprojection error. When the disk is full the recording is cut after
+    a joint was not seen), confidence, standard deviation, reprojection error and how many views are behind each joint. When the disk is full the recording is cut after
     its last whole line and closed, a warning says so, and the studio goes on.
     """
 
@@ -194,13 +198,13 @@ def encode(packet: Packet[Poses]) -> bytes:
     )
     for person, joint in np.argwhere(~seen).tolist():
         xyz[person][joint] = None
-    rows = zip(poses.ids.tolist(), xyz, conf, sigma, _rounded(poses.reproj_px, _DECIMALS_PX), strict=True)
+    rows = zip(poses.ids.tolist(), xyz, conf, sigma, _rounded(poses.reproj_px, _DECIMALS_PX), poses.views_used.tolist(), strict=True)
     line = {
         "seq": packet.seq,
         "t_capture_ns": packet.t_capture_ns,
         "sync": poses.sync,
         "tier": poses.tier,
-        "people": [{"id": i, "xyz_m": x, "conf": c, "sigma_m": s, "reproj_px": r} for i, x, c, s, r in rows],
+        "people": [{"id": i, "xyz_m": x, "conf": c, "sigma_m": s, "reproj_px": r, "views": v} for i, x, c, s, r, v in rows],
     }
     return msgspec.json.encode(line) + b"\n"
 

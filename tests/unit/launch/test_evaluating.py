@@ -39,6 +39,25 @@ def test_a_run_is_read_as_it_was(tmp_path: Path) -> None:
     assert (back.cameras, back.skeleton, back.views, back.tier) == (run.cameras, run.skeleton, run.views, run.tier)
     for name in ("seq", "t_ns", "instant", "ids", "xyz_m", "reproj_px"):
         np.testing.assert_array_equal(getattr(back, name), getattr(run, name))
+    assert back.views_used is None, "a file from before views were written"
+    run = replace(run, views_used=np.arange(6 * 17).reshape(6, 17) % 5)
+    np.testing.assert_array_equal(read_run(kit.write_run(tmp_path / "run.jsonl", run)).views_used, run.views_used)
+
+
+def test_errors_by_the_views_behind_a_joint(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = read_run(hall / "run.jsonl")
+    used = np.full(run.xyz_m.shape[:2], 4)
+    used[:, 13] = 2
+    run.xyz_m[:, 13, 2] += 0.06
+    kit.write_run(hall / "run.jsonl", replace(run, views_used=used))
+    assert cli.main(["eval", str(hall / "run.jsonl"), "--truth", str(hall / "truth"), "--json", str(hall / "out.json")]) == 0
+    assert "views behind the joint" in capsys.readouterr().out
+    few, many = json.loads((hall / "out.json").read_text())["by_views_used"]
+    assert (few["views"], few["joints"], few["mpjpe_mm"]) == (2, 18, 90)
+    assert (many["views"], many["joints"], many["mpjpe_mm"]) == (4, 18 * 11, 30)
+    kit.write_run(hall / "run.jsonl", replace(run, views_used=used[:, :16]))
+    assert cli.main(["eval", str(hall / "run.jsonl"), "--truth", str(hall / "truth")]) == 2
+    assert "instant 0: 16 joints, the header names 17\n  -> the file was changed" in capsys.readouterr().err
 
 
 def test_against_the_truth(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -280,6 +280,16 @@ def test_a_recording_from_before_the_certificate_is_read(tmp_path: Path) -> None
         assert (instant.sync.skew_ns, instant.sync.offset_ms, instant.sync.complete) == (1200, (), ())
 
 
+def test_a_recording_from_before_the_views_is_read(tmp_path: Path) -> None:
+    views = b',"views":[' + b",".join([b"2"] * JOINTS) + b"]"
+    recorded = recorded_bytes(tmp_path)
+    assert views in recorded
+    (tmp_path / "old.jsonl").write_bytes(recorded.replace(views, b""))
+    new, old = ([p for i in read_recording(tmp_path / name) for p in i.people] for name in ("whole.jsonl", "old.jsonl"))
+    assert {p.views for p in new} == {(2,) * JOINTS}
+    assert [msgspec.structs.replace(p, views=None) for p in new] == old
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError) as e:
         read_recording(tmp_path / "none.jsonl")
