@@ -27,6 +27,7 @@ from posepipe.calib.synthetic_noise_stats import GROUPS, SHIPPED
 
 _STEP = 0.7
 _FEW = 30
+_LONG = 50
 _RANGE = {"tail": (0.25, 1.0), "width_tail": (0.0, 0.5), "drop": (0.05, 2.0), "spread": (0.05, 2.0)}
 
 
@@ -168,8 +169,12 @@ def show(real: Figures, ours: Figures) -> None:
 
 
 def lasting(f: Figures, *, swaps: bool = False) -> dict[int, float]:
-    """Correlation of the error (less its median) or of the swaps, or how surely they last, after so many instants."""
-    m = f.of(None, "seen") & (f.joint > 4)
+    """Correlation of the error (less its median), or of the swaps, after so many instants, in recordings that are long enough."""
+    last = np.zeros(int(f.at[:, 0].max()) + 1, np.int64)
+    np.maximum.at(last, f.at[:, 0], f.at[:, 1])
+    m = f.of(None, "seen") & (f.joint > 4) & (last[f.at[:, 0]] >= _LONG)
+    if not m.any():
+        return {}
     key = ((f.at[:, 0] * 17 + f.joint) * 16 + f.at[:, 2])[m]
     count = int(f.at[:, 1].max()) + 1
     names, row = np.unique(key, return_inverse=True)
