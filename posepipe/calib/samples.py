@@ -8,7 +8,7 @@ robust triangulation of the peaks, a cube around what it found, and the heatmaps
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,9 @@ class Observed:
 
 
 class Sampler:
-    """Draws observations of the tracks' poses, deterministic by `seed`. views: with which chance how many of the cameras give a view."""
+    """Draws observations of the tracks' poses, deterministic by `seed`. views: with which chance how many of the cameras give a view.
+    miscalibrated_rad: by how much, standard deviation in each axis, the cameras look elsewhere than their rig says.
+    """
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class Sampler:
         views: dict[int, float] | None = None,
         occlusion: float = 0.4,
         statistics: Statistics | None = None,
+        miscalibrated_rad: float = 0.0,
     ) -> None:
         self._rng = np.random.default_rng(seed)
         self._tracks = tracks
@@ -78,6 +81,7 @@ class Sampler:
         self._views = views or {4: 0.5, 3: 0.2, 2: 0.3}
         self._occlusion = occlusion
         self._statistics = statistics
+        self._believed = [_turned(self._rng, rig, miscalibrated_rad) for rig in self._rigs] if miscalibrated_rad else self._rigs
 
     def draw(self) -> Observed:
         """The next observation; one whose person no two cameras can see is drawn again."""
@@ -85,12 +89,12 @@ class Sampler:
             rng = self._rng
             track = self._tracks[rng.choice(len(self._tracks), p=self._share)]
             truth_m = place(rng, np.asarray(track.coco17_m[rng.integers(len(track.coco17_m))], np.float64))
-            rig = self._rigs[rng.integers(len(self._rigs))]
+            at = rng.integers(len(self._rigs))
             counts = list(self._views)
             wanted = int(rng.choice(counts, p=np.array(list(self._views.values())) / sum(self._views.values())))
-            seen = look(rng, rig, truth_m, views=wanted, occlusion=self._occlusion, statistics=self._statistics, clip=track.name)
+            seen = look(rng, self._rigs[at], truth_m, views=wanted, occlusion=self._occlusion, statistics=self._statistics, clip=track.name)
             if seen.views >= 2:
-                return seen
+                return replace(seen, rig=self._believed[at])
 
 
 def random_rig(rng: np.random.Generator, cameras: int = 4) -> Rig:
@@ -113,6 +117,16 @@ def random_rig(rng: np.random.Generator, cameras: int = 4) -> Rig:
         lens = np.array([rng.normal(0, 0.06), rng.normal(0, 0.02), rng.normal(0, 5e-4), rng.normal(0, 5e-4), 0])
         made.append(Camera(f"c{k}", 1920, 1080, matrix, lens, np.column_stack([rotation, -rotation @ centre])))
     return Rig(tuple(made))
+
+
+def _turned(rng: np.random.Generator, rig: Rig, sigma_rad: float) -> Rig:
+    """The rig with every camera turned a little about its own centre: a calibration that is not quite true."""
+    cameras = []
+    for camera in rig.cameras:
+        x, y, z = rng.normal(0, sigma_rad, 3)
+        left, _, right = np.linalg.svd(np.array([[1, -z, y], [z, 1, -x], [-y, x, 1]]))
+        cameras.append(replace(camera, camera_from_world=left @ right @ camera.camera_from_world))
+    return Rig(tuple(cameras))
 
 
 def place(rng: np.random.Generator, pose_m: F64) -> F64:
