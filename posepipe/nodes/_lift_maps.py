@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from posepipe.pipeline.skeleton import COCO17, Skeleton
 CELLS = 64
 _MARGIN = 0.08
 _CERTAIN = np.float32(0.995)
+
+
+@cache
+def _widths() -> F64:
+    """Of the peaks of coco17's joints [17], shares of the region's side: those of the network that the training imitates."""
+    widths: F64 = np.array([getattr(shipped().joints, group).width for group in GROUPS], np.float64)[GROUP_OF]
+    return widths
 
 
 def coco17_in(layout: Skeleton) -> list[int]:
@@ -47,8 +55,6 @@ class Heatmaps:
     def __init__(self, joints: list[int], tell: Callable[[str], None]) -> None:
         self._joints, self._say = joints, tell
         self._told: set[str] = set()
-        # Of peaks, shares of the region's side: those of the network that the training imitates.
-        self._widths: F64 = np.array([getattr(shipped().joints, group).width for group in GROUPS], np.float64)[GROUP_OF]
 
     def tell(self, what: str) -> None:
         """Once for every thing that is unusual."""
@@ -94,7 +100,7 @@ def paint(uv_px: F32, conf: F32, side_px: F32) -> tuple[F32, F32]:
     for p, c in zip(*np.nonzero(seen.any(axis=2)), strict=True):
         at = (uv_px[p, c] - rois[p, c, :2]) / rois[p, c, 2] * CELLS + CELLS / 2
         at[~seen[p, c]] = -1e4  # nothing of it inside
-        away = np.exp(np.minimum((cells[:, None, None] - at) ** 2 / (2 * (self._widths[:, None] * CELLS) ** 2), 30))
+        away = np.exp(np.minimum((cells[:, None, None] - at) ** 2 / (2 * (_widths()[:, None] * CELLS) ** 2), 30))
         height = np.clip(conf[p, c], 1e-6, _CERTAIN)
         maps[p, c] = 1 / (1 + (1 - height) / height * away[:, None, :, 1] * away[None, :, :, 0])
     return maps, rois
