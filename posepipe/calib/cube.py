@@ -1,15 +1,27 @@
-"""Where a person's cube stands: around the hips, turned with them."""
+"""A person's cube: where it stands, what is put into it, and what is made of a network's answer.
+
+Studios, training samples and measurements all go this way, so that a network is given in use what it was trained on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from posepipe.pipeline.packet import F64
+from posepipe.pipeline.packet import F32, F64, readonly
 from posepipe.pipeline.skeleton import COCO17
 
-from .unproject import Cube
+from .project import undistort
+from .refine import refine
+from .rig import Rig
+from .sides import Bools, exchange_maps, mirror_of
+from .triangulate import Triangulated
+from .unproject import Cube, unproject
 
-_HIPS, _SHOULDERS, _BODY = np.array([11, 12]), np.array([5, 6]), np.array(COCO17.body)
+_HIPS, _SHOULDERS, _BODY, _MIRROR = np.array([11, 12]), np.array([5, 6]), np.array(COCO17.body), mirror_of(COCO17)
+_LEAST_PEAK = 1e-3
+"""A view whose peak says nothing still says so: without it a joint that no view is sure of would be nowhere."""
 
 
 def cube_around(xyz_m: F64, *, side_m: float = 2.5) -> Cube | None:
@@ -26,3 +38,37 @@ def cube_around(xyz_m: F64, *, side_m: float = 2.5) -> Cube | None:
         if np.isfinite(pair).all():
             across += (pair[0] - pair[1])[:2]
     return Cube(centre_m, side_m, float(np.arctan2(across[1], across[0])) if across.any() else 0.0)
+
+
+def fill(rig: Rig, maps: F32, peaks: F32, rois: F64 | F32, exchanged: Bools, cube: Cube, *, n: int = 32, out: F32 | None = None) -> F32:
+    """One person's heatmaps in the cube [n,n,n,17]: the mean of the views, weighted with the heights of their peaks.
+
+    maps [C,h,w,17], peaks [C,17], rois [C,4] (NaN: no view), as of `unproject`. exchanged [C,17]: joints whose heatmaps triangulation found to be
+    those of the other side. out: is filled and returned if given. EngineError for heatmaps that are not finite.
+    """
+    if exchanged.any():
+        maps, peaks = exchange_maps(maps, exchanged, _MIRROR), np.where(exchanged, peaks[:, _MIRROR], peaks)
+    maps = maps.view()
+    readonly(maps)  # kernels are compiled for one or the other
+    return unproject(rig, maps, np.asarray(rois, np.float64), cube, n=n, how="conf", conf=np.maximum(peaks, _LEAST_PEAK), out=out)
+
+
+def fine_step(
+    rig: Rig, uv_px: F32, conf: F32, exchanged: Bools, cubes: Sequence[Cube], shares: F32, spread: F32, *, inlier_px: F64, sigma_px: F64
+) -> Triangulated:
+    """P people's joints (coco17) where the views see them, as far as what the network says of the body allows: `refine` with its answer as prior.
+
+    uv_px [P,C,17,2], conf [P,C,17] (0: not seen): key points as they were detected; exchanged [P,C,17]: as of `triangulate_sides`. shares
+    [P,17,3], spread [P,17]: the network's answer in the P cubes, shares of their sides. inlier_px, sigma_px [P,C]: as of `triangulate`.
+    """
+    order = np.where(exchanged, _MIRROR, np.arange(len(_MIRROR)))
+    side_m = np.array([cube.side_m for cube in cubes])
+    return refine(
+        rig,
+        undistort(rig, np.take_along_axis(uv_px, order[..., None], axis=2)),
+        np.take_along_axis(conf, order, axis=2),
+        prior_m=np.stack([cube.world(xyz) for cube, xyz in zip(cubes, shares, strict=True)]),
+        prior_sigma_m=spread.astype(np.float64) * side_m[:, None],
+        inlier_px=inlier_px,
+        sigma_px=sigma_px,
+    )

@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 from posepipe.pipeline.packet import F32, F64
 from posepipe.pipeline.skeleton import COCO17
 
+from .cube import fill, fine_step
 from .posebank import Track
 from .project import project, undistort
 from .rig import Camera, Rig
-from .sides import exchange_maps, facing_of, mirror_of, triangulate_sides
+from .sides import Bools, facing_of, mirror_of, triangulate_sides
 from .synthetic_noise import Statistics, observe
 from .triangulate import Triangulated
-from .unproject import Cube, cells_from_video, unproject
+from .unproject import Cube, cells_from_video
 
 CELLS = 64
 """Width and height of the heatmaps that are drawn."""
+INLIER, SIGMA, MIN_CONF = 0.05, 0.012, 0.2
+"""As `lift.algebraic` has them."""
 _PADDING, _CROWN, _TRUNKS = 1.15, 0.2, 1.6  # as engines.regions cuts for BlazePose
-_INLIER, _SIGMA, _MIN_CONF = 0.05, 0.012, 0.2  # as lift.algebraic has them
 _HIPS, _SHOULDERS = np.array([11, 12]), np.array([5, 6])
 _LIMBS = np.array(
     [(5, 11), (6, 12), (5, 12), (6, 11), (5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (0, 3), (0, 4)]
@@ -164,22 +166,30 @@ def look(
     return Observed(rig, truth_m, rois, found.maps, uv_px.astype(np.float32), conf.astype(np.float32), hidden, clip)
 
 
-def algebraic(seen: Observed, conf: F32 | None = None) -> tuple[Triangulated, NDArray[np.bool_]]:
-    """Robust triangulation as `lift.algebraic` does it, P = 1, and the joints [1,C,17] whose sides it exchanged. conf [C,17]: instead of the
-    heights of the peaks."""
-    weights = seen.conf if conf is None else conf
-    weights = np.where(seen.conf >= _MIN_CONF, weights, np.float32(0))[None]
-    side_px = np.maximum(np.nan_to_num(seen.rois[:, 2]), 1)[None]
-    rays = undistort(seen.rig, seen.uv_px[None])
-    return triangulate_sides(
-        seen.rig, rays, weights, mirror=_MIRROR, facing=_FACING, inlier_px=_INLIER * side_px, sigma_px=_SIGMA * side_px
-    )
+def key_points(seen: Observed) -> tuple[F64, F32, F64]:
+    """As a lifting node has them, P = 1: rays [1,C,17,2], confidences [1,C,17] (0: too low to be seen), and sides of the crops [1,C] in pixels."""
+    conf = np.where(seen.conf >= MIN_CONF, seen.conf, np.float32(0))[None]
+    return undistort(seen.rig, seen.uv_px[None]), conf, np.maximum(np.nan_to_num(seen.rois[:, 2]), 1)[None]
 
 
-def volume_of(seen: Observed, cube: Cube, exchanged: NDArray[np.bool_], *, n: int = 32) -> F32:
-    """The heatmaps in the cube [n,n,n,17], sides exchanged [C,17] where triangulation found them so, views weighted by the heights of peaks."""
-    maps, conf = exchange_maps(seen.maps, exchanged, _MIRROR), np.where(exchanged, seen.conf[:, _MIRROR], seen.conf)
-    return unproject(seen.rig, maps, seen.rois, cube, n=n, how="conf", conf=np.maximum(conf, 1e-3))
+def algebraic(seen: Observed) -> tuple[Triangulated, Bools]:
+    """Robust triangulation as `lift.algebraic` does it, P = 1, and the joints [1,C,17] whose sides it exchanged."""
+    rays, conf, side_px = key_points(seen)
+    return triangulate_sides(seen.rig, rays, conf, mirror=_MIRROR, facing=_FACING, inlier_px=INLIER * side_px, sigma_px=SIGMA * side_px)
+
+
+def volume_of(seen: Observed, cube: Cube, exchanged: Bools, *, n: int = 32) -> F32:
+    """What a volumetric network is given: `fill` with what was observed. exchanged [C,17]."""
+    return fill(seen.rig, seen.maps, seen.conf, seen.rois, exchanged, cube, n=n)
+
+
+def refined(seen: Observed, cube: Cube, exchanged: Bools, shares: F32, spread: F32) -> Triangulated:
+    """What is made of its answer (shares [17,3], spread [17]), P = 1: `fine_step` with what was observed. exchanged [C,17]."""
+    _, conf, side_px = key_points(seen)
+    return fine_step(
+        seen.rig, seen.uv_px[None], conf, exchanged[None], [cube], shares[None], spread[None],
+        inlier_px=INLIER * side_px, sigma_px=SIGMA * side_px,
+    )  # fmt: skip
 
 
 def _roi(rng: np.random.Generator, uv_px: F64, visible: NDArray[np.bool_]) -> F64:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..calib.posebank import Track
-from ..calib.project import undistort
-from ..calib.samples import Observed, Sampler, random_rig
-from ..calib.sides import mirror_of
+from ..calib.samples import INLIER, SIGMA, Observed, Sampler, key_points, random_rig
+from ..calib.sides import facing_of, mirror_of
 from ..calib.triangulate import Triangulated
 from ..calib.weighted import First, first_look, triangulate_weighted
 from ..engines.confidence import AGREEMENTS, SHAPES, Confidence, describe
@@ -20,10 +19,8 @@ from ..pipeline.packet import F64
 from ..pipeline.skeleton import COCO17
 
 MOST_VIEWS = 8
-INLIER, SIGMA, MIN_CONF = 0.05, 0.012, 0.2
-"""As `lift.algebraic` has them."""
 _CM = 100.0
-_MIRROR = mirror_of(COCO17)
+_MIRROR, _FACING = mirror_of(COCO17), facing_of(COCO17)
 _VIEWS = {2: 0.15, 3: 0.3, 4: 0.35, 5: 0.08, 6: 0.05, 8: 0.07}
 
 
@@ -36,18 +33,23 @@ def sampler(tracks: Sequence[Track], *, seed: int, views: dict[int, float] | Non
 
 def look(seen: Observed) -> tuple[First, F64]:
     """The first triangulation of an observation, and [1,C] the sides of its crops."""
-    side_px = np.maximum(np.nan_to_num(seen.rois[:, 2]), 1.0)[None]
-    conf = np.where(seen.conf >= MIN_CONF, seen.conf, np.float32(0))[None]
-    return first_look(seen.rig, undistort(seen.rig, seen.uv_px[None]), conf, side_px, mirror=_MIRROR, inlier=INLIER, sigma=SIGMA), side_px
+    rays, conf, side_px = key_points(seen)
+    return first_look(seen.rig, rays, conf, side_px, mirror=_MIRROR, facing=_FACING, inlier=INLIER, sigma=SIGMA), side_px
 
 
 def weighted(seen: Observed, network: Confidence) -> Triangulated:
     """Robust triangulation with learned weights, as a node does it."""
-    side_px = np.maximum(np.nan_to_num(seen.rois[:, 2]), 1.0)[None]
-    conf = np.where(seen.conf >= MIN_CONF, seen.conf, np.float32(0))[None]
-    rays = undistort(seen.rig, seen.uv_px[None])
+    rays, conf, side_px = key_points(seen)
     return triangulate_weighted(
-        seen.rig, rays, conf, side_px, lambda *first: network(seen.maps[None], *first), mirror=_MIRROR, inlier=INLIER, sigma=SIGMA
+        seen.rig,
+        rays,
+        conf,
+        side_px,
+        lambda *first: network(seen.maps[None], *first),
+        mirror=_MIRROR,
+        facing=_FACING,
+        inlier=INLIER,
+        sigma=SIGMA,
     )
 
 

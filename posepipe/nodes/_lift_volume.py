@@ -11,18 +11,16 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from posepipe.calib.cube import cube_around
-from posepipe.calib.project import undistort
-from posepipe.calib.refine import refine
+from posepipe.calib.cube import cube_around, fill, fine_step
 from posepipe.calib.rig import Rig
-from posepipe.calib.sides import Bools, exchange_maps, mirror_of
+from posepipe.calib.sides import Bools
 from posepipe.calib.triangulate import Triangulated
-from posepipe.calib.unproject import Cube, unproject
+from posepipe.calib.unproject import Cube
 from posepipe.engines.network import STUB
 from posepipe.engines.volume import VolumeNetwork, network_file, volume_card
 from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
 from posepipe.pipeline.node import Caps, Context
-from posepipe.pipeline.packet import F32, F64, Poses, ViewPoses, readonly
+from posepipe.pipeline.packet import F32, F64, Poses, ViewPoses
 from posepipe.pipeline.skeleton import COCO17, skeleton
 
 from ._lift import Algebraic, LiftSettings, engine_options
@@ -30,11 +28,10 @@ from ._lift_held import Held
 from ._lift_maps import Seen, coco17_in, heatmaps
 
 _LARGEST_STUDIO_M = 50.0
-_LEAST_CONF = 1e-3
 _LEAST_PEAK = 0.02
 _BATCH = 4
 _FOLLOW_NS = 500_000_000
-_BODY, _MIRROR = np.array(COCO17.body), mirror_of(COCO17)
+_BODY = np.array(COCO17.body)
 
 
 class VolumetricSettings(LiftSettings, frozen=True):
@@ -123,13 +120,13 @@ class Lifter:
 
     def _warm(self) -> None:
         views = len(self._rig)
-        one = np.full((1, views, 17), 0.5, np.float32)
-        maps = np.zeros((views, 64, 64, 17), np.float32)
-        readonly(maps)  # as those of packets are: kernels are compiled for one or the other
+        one, none = np.full((1, views, 17), 0.5, np.float32), np.zeros((1, views, 17), np.bool_)
+        maps, rois = np.zeros((views, 64, 64, 17), np.float32), np.tile([0.0, 0, 100, 0], (views, 1))
         cube = Cube(np.zeros(3), self.settings.side_m, 0.0)
-        unproject(self._rig, maps, np.tile([0.0, 0, 100, 0], (views, 1)), cube, n=self._network.cells, how="conf", conf=one[0])
-        rays, spread = np.zeros((1, views, 17, 2)), np.full((1, 17), 0.1)
-        refine(self._rig, rays, one, prior_m=np.zeros((1, 17, 3)), prior_sigma_m=spread, inlier_px=1.0, sigma_px=1.0)
+        fill(self._rig, maps, one[0], rois, none[0], cube, n=self._network.cells)
+        uv_px, side_px = np.zeros((1, views, 17, 2), np.float32), np.ones((1, views))
+        shares, spread = np.zeros((1, 17, 3), np.float32), np.full((1, 17), 0.1, np.float32)
+        fine_step(self._rig, uv_px, one, none, [cube], shares, spread, inlier_px=side_px, sigma_px=side_px)
 
     def lift(self, v: ViewPoses, t_ns: int, *, volumes: bool = True) -> Poses:
         """The people of one instant. volumes: False leaves the volume out."""
@@ -163,9 +160,8 @@ class Lifter:
             if cube is None:
                 continue
             volume = self._network.volumes[len(ready)]
-            maps, peaks = self._set_right(at, p)
-            conf = np.maximum(peaks, _LEAST_CONF)
-            unproject(self._rig, maps, at.seen.rois[p], cube, n=self._network.cells, how="conf", conf=conf, out=volume)
+            seen = at.seen
+            fill(self._rig, seen.maps[p], seen.peaks[p], seen.rois[p], at.exchanged[p], cube, n=self._network.cells, out=volume)
             if not volume.max() > _LEAST_PEAK:
                 self._tell("nothing of the heatmaps lies in the cube around a person: triangulation alone")
                 continue
@@ -187,33 +183,16 @@ class Lifter:
                 cube = Cube(at_m + speed_m_s * (t_ns - since_ns) / 1e9, self.settings.side_m, 0.0)
         return cube
 
-    def _set_right(self, at: _Looked, p: int) -> tuple[F32, F32]:
-        """Heatmaps and peaks of a person, with the sides that triangulation found exchanged."""
-        exchanged, maps = at.exchanged[p], at.seen.maps[p]
-        if not exchanged.any():
-            return maps, at.seen.peaks[p]
-        maps = exchange_maps(maps, exchanged, _MIRROR)
-        readonly(maps)
-        return maps, np.where(exchanged, at.seen.peaks[p][:, _MIRROR], at.seen.peaks[p])
-
     def _read(self, at: _Looked, ready: list[tuple[int, Cube]]) -> Bools:
         """Run the network on the filled cubes, refine, and put the result into the points; for whom there was one [P]."""
         rows = [p for p, _ in ready]
         found = self._network(self._network.volumes[: len(ready)])
-        prior_m = np.stack([cube.world(xyz) for (_, cube), xyz in zip(ready, found.xyz, strict=True)])
-        # The fine step: the network's answer is the expectation, the key points of the views say the rest.
-        order = np.where(at.exchanged[rows], _MIRROR, np.arange(len(_MIRROR)))
         uv_px, conf = at.v.uv_px[rows][:, :, self._joints], at.conf[rows][:, :, self._joints]
         side_px = self._algebraic.side_px(at.v.side_px[rows])
-        fine = refine(
-            self._rig,
-            undistort(self._rig, np.take_along_axis(uv_px, order[..., None], axis=2)),
-            np.take_along_axis(conf, order, axis=2),
-            prior_m=prior_m,
-            prior_sigma_m=found.spread.astype(np.float64) * self.settings.side_m,
-            inlier_px=self.settings.inlier * side_px,
-            sigma_px=self.settings.sigma * side_px,
-        )
+        fine = fine_step(
+            self._rig, uv_px, conf, at.exchanged[rows], [cube for _, cube in ready], found.xyz, found.spread,
+            inlier_px=self.settings.inlier * side_px, sigma_px=self.settings.sigma * side_px,
+        )  # fmt: skip
         sure = (fine.conf > 0) & (fine.sigma_m <= self.settings.max_sigma_m)
         placed = np.zeros(len(at.v.ids), np.bool_)
         for k, p in enumerate(rows):

@@ -19,18 +19,13 @@ from typing import Any
 import numpy as np
 
 from posepipe.calib.cube import cube_around
-from posepipe.calib.project import undistort
-from posepipe.calib.refine import refine
-from posepipe.calib.samples import Observed, Sampler, algebraic, random_rig, volume_of
-from posepipe.calib.sides import mirror_of
+from posepipe.calib.samples import Observed, Sampler, algebraic, random_rig, refined, volume_of
 from posepipe.engines.confidence import Confidence
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.volume import VolumeNetwork
 from posepipe.launch.drawing import SIDE_M, split
-from posepipe.launch.training_confidence import INLIER, MIN_CONF, SIGMA, weighted
+from posepipe.launch.training_confidence import weighted
 from posepipe.pipeline.skeleton import COCO17
-
-_MIRROR = mirror_of(COCO17)
 
 
 def volumetric(seen: Observed, network: VolumeNetwork) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,19 +35,8 @@ def volumetric(seen: Observed, network: VolumeNetwork) -> tuple[np.ndarray, np.n
     if cube is None:
         return np.full((17, 3), np.nan), np.full((17, 3), np.nan), np.full(17, np.nan)
     found = network(volume_of(seen, cube, exchanged[0], n=network.cells)[None])
-    prior_m, side_px = cube.world(found.xyz[0]), np.maximum(np.nan_to_num(seen.rois[:, 2]), 1)[None]
-    order = np.where(exchanged, _MIRROR, np.arange(17))
-    conf = np.where(seen.conf >= MIN_CONF, seen.conf, 0)[None]
-    fine = refine(
-        seen.rig,
-        undistort(seen.rig, np.take_along_axis(seen.uv_px[None], order[..., None], axis=2)),
-        np.take_along_axis(conf, order, axis=2),
-        prior_m=prior_m[None],
-        prior_sigma_m=found.spread.astype(np.float64) * SIDE_M,
-        inlier_px=INLIER * side_px,
-        sigma_px=SIGMA * side_px,
-    )
-    return prior_m, fine.xyz_m[0], fine.sigma_m[0]
+    fine = refined(seen, cube, exchanged[0], found.xyz[0], found.spread[0])
+    return cube.world(found.xyz[0]), fine.xyz_m[0], fine.sigma_m[0]
 
 
 def synthetic(args: argparse.Namespace) -> dict[str, Any]:

@@ -63,8 +63,8 @@ def main() -> None:
     lifter = deep._lifter
     lifter._algebraic.points = timed("triangulation", lifter._algebraic.points)
     lifter._maps.of = timed("heatmaps looked at", lifter._maps.of)
-    _lift_volume.unproject = timed("unprojection", _lift_volume.unproject)
-    _lift_volume.refine = timed("fine step", _lift_volume.refine)
+    _lift_volume.fill = timed("unprojection", _lift_volume.fill)
+    _lift_volume.fine_step = timed("fine step", _lift_volume.fine_step)
     network, lifter._network = lifter._network, Timed(lifter._network)
     one = packet(views_of(rig, [standing(0.9 * k) for k in range(args.people)]))
     logits = np.random.default_rng(0).normal(-6, 3, (4 * args.people, 39, 64, 64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A studio fills the cube exactly as the training does: from the same views the same volume, to the last bit but one."""
+"""A studio goes the way of the training and of the measurements: from the same views the same volume, and the same skeleton of what a network says."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from node_kit import Studio, caps, packet
 from people import standing
 
 from posepipe.calib.cube import cube_around
-from posepipe.calib.samples import Observed, algebraic, look, place, random_rig, volume_of
+from posepipe.calib.samples import INLIER, MIN_CONF, SIGMA, Observed, algebraic, look, place, random_rig, refined, volume_of
 from posepipe.calib.synthetic_noise import statistics
+from posepipe.nodes._lift import LiftSettings
 from posepipe.nodes.lift_volumetric import LiftVolumetric
 from posepipe.pipeline.packet import Sync, ViewPoses
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
@@ -30,7 +31,7 @@ def packed(seen: Observed) -> ViewPoses:
 
 
 @pytest.mark.parametrize(("seed", "views"), [(0, 4), (1, 4), (2, 4), (3, 3), (4, 2), (5, 2)])
-def test_the_volume_is_that_of_the_training(seed: int, views: int) -> None:
+def test_volume_and_skeleton_are_those_of_the_training(seed: int, views: int) -> None:
     rng = np.random.default_rng(seed)
     rig = random_rig(rng)
     seen = look(rng, rig, place(rng, PERSON), views=views, occlusion=0.4, statistics=statistics())
@@ -40,6 +41,17 @@ def test_the_volume_is_that_of_the_training(seed: int, views: int) -> None:
     want = volume_of(seen, cube, exchanged[0])
     node = LiftVolumetric(LiftVolumetric.Settings(engine="stub"))
     node.open(Studio(rig.names).context(rig=rig, caps=caps("views", skeleton="coco17", maps=True)))
-    node.step(packet(packed(seen)))
+    poses = node.step(packet(packed(seen)))
     np.testing.assert_allclose(node._lifter._network.volumes[0], want, atol=2e-4)
     assert want.max() > 0.1
+    found = node._lifter._network(node._lifter._network.volumes[:1])
+    fine = refined(seen, cube, exchanged[0], found.xyz[0], found.spread[0])
+    sure = fine.sigma_m[0] <= node.settings.max_sigma_m
+    assert sure.sum() > 8
+    assert poses.tier == "volumetric"
+    np.testing.assert_allclose(poses.xyz_m[0][sure], fine.xyz_m[0][sure], atol=1e-4)
+    np.testing.assert_allclose(poses.sigma_m[0][sure], fine.sigma_m[0][sure], rtol=1e-3)
+
+
+def test_samples_are_judged_as_a_studio_judges_that_sets_nothing() -> None:
+    assert (LiftSettings().inlier, LiftSettings().sigma, LiftSettings().min_conf) == (INLIER, SIGMA, MIN_CONF)
