@@ -16,6 +16,8 @@ from .sides import Bools, Facing, triangulate_sides
 from .triangulate import Triangulated, triangulate
 
 AGREEMENTS = 10
+CERTAIN = 4.0
+"""As `posepipe.engines.confidence` has it."""
 _LIMIT2 = (0.05 / 0.012) ** 2
 _RIDGE = 1.0
 """1 / m^2: what keeps the point of nearly parallel rays at hand."""
@@ -74,10 +76,13 @@ def triangulate_weighted(
     sigma: float,
 ) -> Triangulated:
     """World points with learned weights. weigh: from `order`, `agreement` and `conf` of the first look to weights [P,C,J] in that order (0: as if
-    not seen). Otherwise as `first_look`. A joint that the weights leave without a point keeps that of the first look."""
+    not seen), where 1 is a deviation of sigma / 2. Otherwise as `first_look`. A joint that the weights leave without a point keeps that of the
+    first look. `conf` stays what the heights of the peaks say: a weight tells how exact a key point is, not how surely it is there."""
     first = first_look(rig, rays, conf, side_px, mirror=mirror, facing=facing, inlier=inlier, sigma=sigma)
     weights = weigh(first.order, first.agreement, first.conf)
-    second = triangulate(rig, first.rays, weights, inlier_px=inlier * side_px, sigma_px=sigma * side_px)
+    second = triangulate(rig, first.rays, weights, inlier_px=inlier * side_px, sigma_px=CERTAIN**-0.5 * sigma * side_px)
+    both = (second.conf > 0) & (first.points.conf > 0)
+    second.conf[both] = first.points.conf[both]
     lost = (second.conf <= 0) & (first.points.conf > 0)
     for mine, theirs in (
         (second.xyz_m, first.points.xyz_m),

@@ -27,6 +27,8 @@ SHAPES = 14
 """Numbers that describe a heatmap: see `describe`."""
 AGREEMENTS = 10
 """Numbers that say how a view fits the others: see `posepipe.calib.weighted`."""
+CERTAIN = 4.0
+"""A weight of 1 is a key point with this part of the variance that triangulation gives a peak of height 1: most are better than that."""
 _LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 KINDS: NDArray[np.int64] = np.array(
     [next((k + 1 for k, limb in enumerate(_LIMBS) if limb in joint), 0) for joint in COCO17.joints], np.int64

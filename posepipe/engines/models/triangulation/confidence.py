@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...confidence import AGREEMENTS, INPUTS, KINDS, SHAPES
+from ...confidence import AGREEMENTS, CERTAIN, INPUTS, KINDS, SHAPES
 from .losses import clipped_mse
 
 F32 = NDArray[np.float32]
@@ -117,11 +117,11 @@ def solve(normal: Tensor, onto: Tensor, rest: Tensor, weight: Tensor) -> Tensor:
 class Plan:
     """What decides a training. noise: weight of the likelihood of the key points' own errors, which says what a weight means."""
 
-    steps: int = 6000
+    steps: int = 1500
     batch: int = 128
     learning_rate: float = 3e-3
-    noise: float = 0.3
-    every: int = 500
+    noise: float = 0.1
+    every: int = 250
     seed: int = 0
 
 
@@ -178,7 +178,7 @@ def _loss(net: Net, batch: list[Tensor], plan: Plan) -> Tensor:
     where = (distance.clamp_max(60) * valid).sum() / valid.sum().clamp_min(1) + 0.02 * clipped_mse(point, truth, valid)
     error = squared(normal, onto, rest, truth)
     error = torch.where(error > 25, 25 * (1 + torch.log(error / 25)), error)
-    noise = (0.5 * conf * error - torch.log(conf + 1e-3)) * seen * valid[:, None]
+    noise = (0.5 * CERTAIN * conf * error - torch.log(conf + 1e-3)) * seen * valid[:, None]
     loss: Tensor = where + plan.noise * noise.sum() / (seen * valid[:, None]).sum().clamp_min(1)
     return loss
 
