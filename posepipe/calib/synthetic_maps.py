@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from posepipe.pipeline.errors import SourceError
 from posepipe.pipeline.packet import F32, U8
 
+from .npz import DAMAGED
+
 _FAR = 65535
 
 
@@ -71,5 +73,5 @@ def read_maps(folder: str | Path, camera: str, frame: int) -> Maps:
         raise SourceError(f"camera {camera} has no maps", where=str(path), hint="render the recording with --maps") from None
     except KeyError:
         raise SourceError(f"it has no frame {frame}", where=str(path), hint="frames count from 0") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise SourceError(f"damaged or cut off: {error}", where=str(path), hint="copy or render it again") from None

@@ -5,7 +5,6 @@ P people, C cameras, T frames, J joints of coco17. World frame, metres, z up, fl
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from posepipe.pipeline.errors import RecordError, SourceError
 from posepipe.pipeline.packet import F32, F64
+
+from .npz import DAMAGED
 
 FORMAT = "posepipe-synthetic-1"
 SCENE, ARRAYS, RIG = "scene.json", "truth.npz", "rig.toml"
@@ -149,6 +150,6 @@ def read_truth(folder: str | Path) -> Truth:
         raise SourceError(f"{folder} has no {ARRAYS}", where="truth", hint=_HINT) from None
     except KeyError as error:
         raise SourceError(f"it lacks {error.args[0]}", where=str(path), hint="render it again") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise SourceError(f"damaged or cut off: {error}", where=str(path), hint="copy or render it again") from None
     return Truth(where=str(folder), scene=scene, **arrays)

@@ -222,3 +222,40 @@ def test_quaternions_and_matrices_undo_each_other():
     q /= np.linalg.norm(q, axis=1, keepdims=True)
     q *= np.sign(q[:, 3:])
     assert quaternions(matrices(q)) == pytest.approx(q, abs=1e-9)
+
+
+@pytest.mark.parametrize("fps", [0, -30, "30", None, True, float("inf")])
+def test_rates_that_are_none_are_refused(tmp_path, fps):
+    folder(tmp_path, made(np.zeros(16)), about={"made": {"fps": fps}})
+    with pytest.raises(SourceError, match=r"clip 'made' the rate .*, not one above 0"):
+        read_motion(tmp_path)
+
+
+def test_what_is_said_of_a_clip_is_a_table(tmp_path):
+    folder(tmp_path, made(np.zeros(16)), about={"made": 30})
+    with pytest.raises(SourceError, match="says 30 of clip 'made', not its label and fps"):
+        read_motion(tmp_path)
+
+
+def test_rotations_of_no_length_are_refused(tmp_path):
+    clip = made(np.zeros(16))
+    quat = clip.segment_quat_xyzw.copy()
+    quat[3, 4] = 0
+    folder(tmp_path, spoiled(clip, segment_quat_xyzw=quat))
+    with pytest.raises(SourceError, match="quaternions that are no rotations"):
+        read_motion(tmp_path)
+
+
+def test_a_clip_whose_bytes_are_wrong_is_read_or_refused(tmp_path):
+    clip = made(np.zeros(16))
+    arrays = {f"made/{key}": getattr(clip, key) for key in ("joints24_m", "segment_quat_xyzw", "root_m")}
+    (tmp_path / "clips.json").write_text("{}")
+    np.savez_compressed(tmp_path / "m.npz", **arrays)
+    whole, refused = (tmp_path / "m.npz").read_bytes(), 0
+    for at in range(0, len(whole), len(whole) // 150):
+        (tmp_path / "m.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :])
+        try:
+            read_motion(tmp_path)
+        except SourceError:
+            refused += 1
+    assert refused > 50

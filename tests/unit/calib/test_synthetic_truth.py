@@ -76,6 +76,19 @@ def test_arrays_that_are_missing_cut_off_or_of_another_recording(tmp_path: Path)
         read_truth(tmp_path)
 
 
+def test_wherever_a_byte_is_wrong_it_is_read_or_refused(tmp_path: Path) -> None:
+    """Some damage is found by the zip, some by the decompression, which raises an error of its own."""
+    write_truth(tmp_path, made_up_truth(frames=5))
+    whole, refused = (tmp_path / ARRAYS).read_bytes(), 0
+    for at in range(0, len(whole), max(1, len(whole) // 400)):
+        (tmp_path / ARRAYS).write_bytes(whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :])
+        try:
+            read_truth(tmp_path)
+        except SourceError:
+            refused += 1
+    assert refused > 100
+
+
 def test_a_folder_that_takes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot be written"):
         write_truth(tmp_path / "nowhere", made_up_truth())
