@@ -83,7 +83,7 @@ class Sampler:
         self._views = views or {4: 0.5, 3: 0.2, 2: 0.3}
         self._occlusion = occlusion
         self._statistics = statistics
-        self._believed = [_turned(self._rng, rig, miscalibrated_rad) for rig in self._rigs] if miscalibrated_rad else self._rigs
+        self._miscalibrated_rad = miscalibrated_rad
 
     def draw(self) -> Observed:
         """The next observation; one whose person no two cameras can see is drawn again."""
@@ -91,12 +91,12 @@ class Sampler:
             rng = self._rng
             track = self._tracks[rng.choice(len(self._tracks), p=self._share)]
             truth_m = place(rng, np.asarray(track.coco17_m[rng.integers(len(track.coco17_m))], np.float64))
-            at = rng.integers(len(self._rigs))
+            rig = self._rigs[rng.integers(len(self._rigs))]
             counts = list(self._views)
             wanted = int(rng.choice(counts, p=np.array(list(self._views.values())) / sum(self._views.values())))
-            seen = look(rng, self._rigs[at], truth_m, views=wanted, occlusion=self._occlusion, statistics=self._statistics, clip=track.name)
+            seen = look(rng, rig, truth_m, views=wanted, occlusion=self._occlusion, statistics=self._statistics, clip=track.name)
             if seen.views >= 2:
-                return replace(seen, rig=self._believed[at])
+                return replace(seen, rig=_turned(rng, rig, self._miscalibrated_rad)) if self._miscalibrated_rad else seen
 
 
 def random_rig(rng: np.random.Generator, cameras: int = 4) -> Rig:

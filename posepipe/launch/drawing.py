@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..calib.posebank import Track, bank
 from ..calib.samples import Observed, Sampler, algebraic, random_rig, volume_of
 from ..calib.synthetic_noise import Statistics, statistics
 from ..calib.unproject import Cube
-from ..pipeline.errors import PosepipeError
+from ..pipeline.errors import PosepipeError, SourceError
 from ..pipeline.packet import F32
 
 if TYPE_CHECKING:
@@ -47,14 +48,29 @@ class Drawn:
 
 
 def split(motion: Path, *, shapes: int, seed: int) -> tuple[list[Track], list[Track]]:
-    """Tracks for training and tracks kept out of it, by recording: every fifth one in the order of their names, with bodies of their own."""
+    """Tracks for training and tracks kept out of it, by recording: every fifth one in the order of their names, with bodies of their own.
+
+    The same people may move in both: who they are, clips do not say. SourceError for a single recording.
+    """
     clips = list(read_motion(motion).values())
-    kept_out = set(sorted({c.recording for c in clips})[::_EVERY_FIFTH])
+    recordings = sorted({c.recording for c in clips})
+    if len(recordings) < 2:
+        what = f"there is one recording in it, {recordings[0]}, and one is kept out of the training to judge it by"
+        raise SourceError(what, where=str(motion), hint="posepipe motion import FILE.bvh FILE.bvh ... --out DIR takes several")
+    kept_out = set(recordings[::_EVERY_FIFTH])
     body = load_body()
     return (
         bank([c for c in clips if c.recording not in kept_out], body=body, shapes=shapes, seed=seed),
         bank([c for c in clips if c.recording in kept_out], body=body, shapes=shapes, seed=seed + 1),
     )
+
+
+def judged(sampler: Sampler) -> Observed:
+    """The next observation of which triangulation finds some joint of the body: without one a studio has no place for a cube."""
+    while True:
+        seen = sampler.draw()
+        if cube_around(algebraic(seen)[0].xyz_m[0]) is not None:
+            return seen
 
 
 def cubed(seen: Observed, rng: np.random.Generator | None = None) -> tuple[Cube, F32, F32]:
@@ -106,8 +122,8 @@ def _batch(seed: int, number: int, size: int) -> Drawn:
     return Drawn(volumes, targets)
 
 
-def batches(tracks: list[Track], *, seed: int, first: int, size: int, workers: int) -> Iterator[Drawn]:
-    """Batches number `first` and on, for ever, drawn ahead by worker processes."""
+def batches(tracks: list[Track], *, seed: int, first: int, size: int, workers: int) -> Generator[Drawn, None, None]:
+    """Batches number `first` and on, for ever, drawn ahead by worker processes. PosepipeError without workers, and when one is killed."""
     if workers < 1:
         raise PosepipeError(f"workers is {workers}", hint="at least one process draws samples")
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (tracks, seed))
@@ -118,5 +134,8 @@ def batches(tracks: list[Track], *, seed: int, first: int, size: int, workers: i
             ahead.append(pool.submit(_batch, seed, number, size))
             number += 1
             yield ahead.popleft().result()
+    except BrokenProcessPool as e:
+        hint = "it may have run out of memory: fewer --workers; the same command goes on from the last checkpoint"
+        raise PosepipeError("a process that draws samples was killed", hint=hint) from e
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,9 @@ from rich.console import Console
 from ..calib.posebank import Track
 from ..calib.samples import Sampler, algebraic, random_rig
 from ..calib.unproject import Cube
-from ..pipeline.errors import EngineError
+from ..pipeline.errors import EngineError, PosepipeError
 from ..pipeline.packet import F32, F64
-from .drawing import N, batches, cubed, split
+from .drawing import N, batches, cubed, judged, split
 
 _BATCH = 8
 _JUDGED = 96
@@ -37,7 +39,7 @@ class Judge:
             sampler = Sampler(tracks, seed=seed + wanted, rigs=rigs, views={wanted: 1.0})
             self._volumes[wanted], self._cases[wanted] = np.empty((count, N, N, N, 17), np.float16), []
             for k in range(count):
-                seen = sampler.draw()
+                seen = judged(sampler)
                 cube, self._volumes[wanted][k], _ = cubed(seen)
                 self._cases[wanted].append((cube, seen.truth_m, algebraic(seen)[0].xyz_m[0]))
 
@@ -68,7 +70,7 @@ def spread_factors(tracks: list[Track], *, seed: int, count: int) -> Callable[[C
         sampler = Sampler(tracks, seed=seed, rigs=[random_rig(rng) for _ in range(100)])
         ratios = []
         for _ in range(count):
-            seen = sampler.draw()
+            seen = judged(sampler)
             _, volume, target = cubed(seen)
             xyz, spread = run(volume[None])
             ratios.append(((xyz[0] - target) ** 2).sum(axis=1) / spread[0] ** 2)
@@ -78,14 +80,24 @@ def spread_factors(tracks: list[Track], *, seed: int, count: int) -> Callable[[C
     return measure
 
 
+def can_train(**counts: int) -> None:
+    """Refuse what would only fail after minutes: EngineError where torch, or matplotlib for the curves, is missing; PosepipeError for a count
+    below 1 (by the name of its option)."""
+    for package in ("torch", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise EngineError(f"training needs {package}, which is not installed", hint="pip install 'posepipe[train]'")
+    for name, count in counts.items():
+        if count < 1:
+            raise PosepipeError(f"--{name} is {count}", hint="it is a whole number of at least 1")
+
+
 def triangulation(
     motion: Path, out: Path, *, steps: int, minutes: float | None, workers: int, threads: int, seed: int, fresh: bool
 ) -> None:
     """Train the slim volumetric network on motion (docs/triangulation.md) and write checkpoint, curves and slim.onnx to `out`."""
-    try:
-        from ..engines.models.triangulation.train import Batch, Plan, steps_done, train
-    except ImportError as e:
-        raise EngineError("training needs torch, which is not installed", hint="pip install 'posepipe[train]'") from e
+    can_train(steps=steps, workers=workers, threads=threads)
+    from ..engines.models.triangulation.train import Batch, Plan, steps_done, train
+
     console = Console()
     trained, kept_out = split(motion, shapes=_SHAPES, seed=seed)
     console.print(f"{len(trained)} tracks to train on, {len(kept_out)} kept out of it")
@@ -98,15 +110,16 @@ def triangulation(
             yield Batch(one.volume.astype(np.float32), one.target)
 
     widen = spread_factors(trained, seed=seed + 2, count=_MEASURED)
-    path = train(
-        feed(),
-        judge,
-        out,
-        plan,
-        widen=widen,
-        resume=not fresh,
-        tell=console.print,
-        seconds=60 * minutes if minutes else float("inf"),
-        threads=threads,
-    )
+    with closing(drawn):
+        path = train(
+            feed(),
+            judge,
+            out,
+            plan,
+            widen=widen,
+            resume=not fresh,
+            tell=console.print,
+            seconds=60 * minutes if minutes else float("inf"),
+            threads=threads,
+        )
     console.print(f"written {path}")

@@ -1,16 +1,22 @@
 """What networks are trained on: the same batches whoever draws them, and nothing of what they are judged on."""
 
+import itertools
+import multiprocessing
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from posepipe.calib.motion import Clip
 from posepipe.calib.posebank import Track
 from posepipe.calib.samples import Sampler
 from posepipe.launch import drawing
-from posepipe.launch.drawing import batches, cubed
-from posepipe.launch.training import Judge, spread_factors
-from posepipe.pipeline.errors import PosepipeError
+from posepipe.launch.cli import main
+from posepipe.launch.drawing import batches, cubed, judged, split
+from posepipe.launch.training import Judge, can_train, spread_factors
+from posepipe.pipeline.errors import EngineError, PosepipeError, SourceError
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
 from tests.people import standing
 
@@ -32,6 +38,17 @@ def test_worker_processes_draw_in_order_and_end_with_their_reader() -> None:
     drawn = batches(TRACKS, seed=1, first=3, size=1, workers=1)
     assert all(np.array_equal(next(drawn).target, target, equal_nan=True) for target in wanted)
     drawn.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_is_killed_is_told_of() -> None:
+    drawn = batches(TRACKS, seed=1, first=0, size=1, workers=1)
+    next(drawn)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(PosepipeError, match="was killed") as told:
+        list(itertools.islice(drawn, 9))
+    assert "--workers" in told.value.hint
 
 
 def test_without_a_worker_there_is_nothing_to_learn_from() -> None:
@@ -79,9 +96,56 @@ def test_spread_factors_make_a_spread_one_standard_deviation() -> None:
     assert np.allclose(factors, 2.0, atol=0.35)
 
 
-def test_train_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from posepipe.launch.cli import main
+def clip(name: str) -> Clip:
+    return Clip(name, 30.0, "stand", np.zeros((9, 24, 3), np.float32), np.zeros((9, 19, 4), np.float32), np.zeros((9, 3), np.float32))
 
+
+def test_recordings_are_kept_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they were cut into pieces."""
+    names = [f"{letter}{piece}" for letter in "abcdefg" for piece in ("", "#2", "#3")]
+    monkeypatch.setattr(drawing, "read_motion", lambda path: {name: clip(name) for name in names})
+    monkeypatch.setattr(drawing, "bank", lambda clips, **how: [(c.name, how["seed"]) for c in clips])
+    trained, kept_out = split(Path("motion"), shapes=1, seed=4)
+    assert kept_out == [(n, 5) for n in names if n[0] in "af"]
+    assert trained == [(n, 4) for n in names if n[0] not in "af"]
+
+
+def test_one_recording_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "read_motion", lambda path: {name: clip(name) for name in ("a", "a#2")})
+    with pytest.raises(SourceError, match="one recording in it, a,") as told:
+        split(Path("motion"), shapes=1, seed=0)
+    assert told.value.where == "motion"
+    assert "motion import" in told.value.hint
+
+
+def test_nothing_is_judged_where_a_studio_has_no_place_for_a_cube(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cube must not come from the truth."""
+    sampler = Sampler(TRACKS, seed=6)
+    first, second = sampler.draw(), sampler.draw()
+    blind = replace(first, conf=np.zeros_like(first.conf))
+    drawn = iter([blind, second])
+    monkeypatch.setattr(sampler, "draw", lambda: next(drawn))
+    assert judged(sampler) is second
+
+
+@pytest.mark.parametrize("package", ["torch", "matplotlib"])
+def test_a_package_that_is_missing_is_told_of_before_anything_is_done(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    pytest.importorskip("torch", reason="pip install 'posepipe[train]'")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EngineError, match=f"training needs {package}") as told:
+        can_train()
+    assert "posepipe[train]" in told.value.hint
+
+
+@pytest.mark.parametrize("option", ["steps", "workers", "threads"])
+def test_counts_below_one_are_refused_before_anything_is_done(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="pip install 'posepipe[train]'")
+    line = ["train", "triangulation", "--motion", str(tmp_path), "--out", str(tmp_path / "out"), f"--{option}", "0"]
+    assert main(line) != 0
+    assert f"--{option} is 0" in capsys.readouterr().err
+
+
+def test_train_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "triangulation", "--motion", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) != 0
     said = capsys.readouterr().err
     assert "nowhere" in said
