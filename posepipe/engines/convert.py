@@ -98,8 +98,8 @@ def to_fp16(path: Path) -> Path:
             half = convert_float_to_float16(
                 model,
                 keep_io_types=True,
-                op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE],
-                node_block_list=[*_preamble(model), *_tail(model)],
+                op_block_list=DEFAULT_OP_BLOCK_LIST,
+                node_block_list=sorted(stays_wide(model)),
             )
     except (ValueError, RuntimeError, AssertionError, onnx.shape_inference.InferenceError) as e:
         raise EngineError(f"cannot be converted to float16: {e}", where=str(path), hint="run it with `precision: fp32`") from e
@@ -199,6 +199,11 @@ def at_least(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def layers(model: onnx.ModelProto) -> list[str]:
     """The names of the nodes with weights, in order."""
     return [n.name for n in model.graph.node if n.op_type in _WEIGHTED]
+
+
+def stays_wide(model: onnx.ModelProto) -> Set[str]:
+    """The names of the nodes that float32 is kept for. All nodes must have names."""
+    return {*_preamble(model), *_tail(model), *(n.name for n in model.graph.node if n.op_type in _WIDE)}
 
 
 def _kept(path: Path, precision: Precision) -> Path:

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'posepipe[train]'")
 
+from posepipe.engines.engine import EngineOptions, open_engine  # noqa: E402
 from posepipe.engines.models.triangulation.losses import soft_argmax_3d  # noqa: E402
 from posepipe.engines.models.triangulation.slim import Slim, expectation, log_weights  # noqa: E402
 from posepipe.engines.models.triangulation.train import Batch, Plan, export, predictor, train  # noqa: E402
@@ -75,6 +76,21 @@ def test_the_file_answers_as_the_network_does(tmp_path: Path) -> None:
         found = session.run(["xyz", "spread"], {"volume": batch.volume[:items]})
         assert np.allclose(found[0], xyz[:items], atol=1e-4)
         assert np.allclose(found[1], spread[:items] * widen, atol=1e-4)
+
+
+def test_the_torch_runtime_answers_as_onnx_runtime_does(tmp_path: Path) -> None:
+    """Which runs it on a GPU without TensorRT. In bf16 the layers are coarse; what is expected over the voxels is float32."""
+    torch.manual_seed(2)
+    net, batch = Slim(SMALL).eval(), blobs(np.random.default_rng(3), 3)
+    path = export(net, tmp_path / "slim.onnx", widen=np.ones(17, np.float32))
+    found = {}
+    for runtime, precision in (("onnxruntime", "fp32"), ("torch", "fp32"), ("torch", "bf16")):
+        with open_engine(path, EngineOptions(runtime=runtime, precision=precision, device="cpu", threads=1)) as engine:
+            found[runtime, precision] = {n: a.copy() for n, a in engine({"volume": batch.volume}).items()}
+    wanted = found.pop(("onnxruntime", "fp32"))
+    for (_, precision), given in found.items():
+        for name in ("xyz", "spread"):
+            assert np.allclose(given[name], wanted[name], atol=1e-5 if precision == "fp32" else 1e-3), (precision, name)
 
 
 def test_training_writes_what_it_made_and_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -139,6 +139,14 @@ FLOOR = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nea
         ("Conv", (2, 4, 7, 6), {"w": noise(6, 2, 3, 3), "b": noise(6)}, {"group": 2, "strides": [2, 2], "pads": [0, 0, 1, 1]}),
         ("Conv", (1, 3, 5, 5), {"w": noise(2, 3, 3, 3)}, {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
         ("Conv", (1, 3, 9), {"w": noise(2, 3, 3)}, {"pads": [1, 1]}),
+        ("Conv", (1, 3, 9), {"w": noise(2, 3, 3)}, {}),
+        ("Conv", (2, 4, 5, 6, 7), {"w": noise(6, 2, 3, 3, 3), "b": noise(6)}, {"group": 2, "strides": [2, 1, 2], "pads": [1] * 6}),
+        ("Conv", (1, 3, 5, 4, 6), {"w": noise(2, 3, 2, 3, 2)}, {"pads": [0, 1, 1, 1, 2, 0]}),
+        ("ConvTranspose", (1, 3, 9), {"w": noise(3, 2, 4)}, {"strides": [2], "pads": [1, 1]}),
+        ("ConvTranspose", (2, 4, 5, 6), {"w": noise(4, 3, 4, 4), "b": noise(6)}, {"group": 2, "strides": [2, 2], "pads": [1] * 4}),
+        ("ConvTranspose", (1, 3, 2, 3, 4), {"w": noise(3, 2, 3, 3, 3)}, {"strides": [2] * 3, "output_padding": [1, 0, 1]}),
+        ("MaxPool", (1, 2, 9), {}, {"kernel_shape": [3], "strides": [2]}),
+        ("MaxPool", (1, 2, 6, 5, 4), {}, {"kernel_shape": [2, 3, 2], "strides": [2, 1, 2], "pads": [0, 1, 1, 0, 1, 1]}),
         ("MaxPool", (2, 3, 8, 6), {}, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
         ("Resize", (1, 2, 3, 4), {"": None, "s": np.array([1, 1, 2, 2], np.float32)}, HALF),
         ("Resize", (1, 2, 5, 3), {"": None, "s": np.array([1, 1, 1.6, 2], np.float32)}, HALF),
@@ -157,6 +165,18 @@ FLOOR = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nea
         ("Elu", (3, 3), {}, {"alpha": 0.7}),
         ("Div", (3, 3), {"b": np.array(3, np.float32)}, {}),
         ("Sub", (3, 3), {"b": noise(3)}, {}),
+        ("BatchNormalization", (2, 3, 2, 2, 2), {n: noise(3) ** 2 + 0.1 for n in "sbmv"}, {"epsilon": 0.01}),
+        ("Gemm", (2, 3), {"w": noise(4, 3), "c": noise(4)}, {"transB": 1, "alpha": 0.5, "beta": 2.0}),
+        ("Gemm", (3, 2), {"w": noise(3, 4)}, {"transA": 1}),
+        ("Softmax", (2, 3, 4), {}, {}),
+        ("Softmax", (2, 3, 4), {}, {"axis": 1}),
+        ("ReduceSum", (2, 3, 4), {"a": np.array([0, -1])}, {"keepdims": 0}),
+        ("ReduceSum", (2, 3), {}, {"noop_with_empty_axes": 1}),
+        ("ReduceSum", (2, 3), {}, {}),
+        ("ReduceMean", (2, 3, 4), {}, {"axes": [-2]}),
+        ("Gather", (2, 3, 4), {"i": np.array([[2, -1], [0, 1]])}, {"axis": 1}),
+        ("Gather", (2, 3, 4), {"i": np.array(-2)}, {"axis": -1}),
+        ("Neg", (3, 3), {}, {}),
         ("Exp", (3, 3), {}, {}),
     ],
 )
@@ -205,6 +225,78 @@ def test_pictures_of_bytes_and_whole_numbers(made: Made) -> None:
         must_agree(path, {"x": np.arange(8).reshape(2, 4).astype(dtype)})
 
 
+def test_a_softmax_of_old_is_of_all_axes_from_one_on(made: Made) -> None:
+    path = made([helper.make_node("Softmax", ["x"], ["y"])], {"x": [2, 3, 4]}, {"y": [2, 3, 4]}, opset=11)
+    must_agree(path, {"x": noise(2, 3, 4)})
+
+
+def shaped(made: Made, parts: list[str], inputs: dict[str, list[Any]], *more: Any) -> Path:
+    """x, reshaped by what is concatenated: computed from its shape, or constants."""
+    nodes = [helper.make_node("Shape", ["x"], ["shape"])]
+    nodes += [helper.make_node("Gather", ["shape", f"i{k}"], [f"d{k}"], axis=0) for k in range(len(inputs["x"]))]
+    nodes += [*more, helper.make_node("Concat", parts, ["wanted"], axis=0), helper.make_node("Reshape", ["x", "wanted"], ["y"])]
+    constants = {f"i{k}": np.array([k]) for k in range(len(inputs["x"]))} | {"six": np.array([6]), "rest": np.array([-1])}
+    return made(nodes, inputs, {"y": [None] * len(parts)}, constants)
+
+
+@pytest.mark.parametrize("parts", [["d0", "six"], ["d0", "rest"], ["d0", "d2", "d1"], ["six", "d0"], ["six", "rest"]])
+def test_sizes_that_follow_from_the_shape_leave_the_batch_open(made: Made, parts: list[str]) -> None:
+    path = shaped(made, parts, {"x": ["n", 2, 3]})
+    for batch in (1, 4):
+        must_agree(path, {"x": noise(batch, 2, 3)})
+
+
+@pytest.mark.parametrize(
+    ("parts", "sizes", "says"),
+    [
+        (["six", "d0", "rest"], ["n", 2, 3], "Reshape of node 'y' counts with sizes that are not known"),
+        (["d1", "d0"], ["n", "m"], "Reshape of node 'y' counts with sizes that are not known"),
+        (["twice", "six"], ["n", 3], "Mul of node 'twice' counts with a size that is not known"),
+    ],
+)
+def test_sizes_that_do_not_follow_are_refused(made: Made, parts: list[str], sizes: list[Any], says: str) -> None:
+    more = [helper.make_node("Mul", ["d0", "d1"], ["twice"])] if "twice" in parts else []
+    with pytest.raises(EngineError, match=says):
+        engine(shaped(made, parts, {"x": sizes}, *more))
+
+
+def test_a_size_that_is_the_answer_is_refused(made: Made) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Shape", ["x"], ["s"])]
+    path = made(nodes, {"x": ["n", 3]}, {"y": ["n", 3], "s": [2]}, kinds={"s": TensorProto.INT64})
+    with pytest.raises(EngineError, match="the output 's' is a size"):
+        engine(path)
+
+
+def test_what_is_counted_from_constants_is_one(made: Made) -> None:
+    """Coordinates of voxels, as the networks of triangulation compute them."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "last"], ["n"], axis=0),
+        helper.make_node("Range", ["zero", "n", "one"], ["k"]),
+        helper.make_node("Cast", ["k"], ["at"], to=FLOAT),
+        helper.make_node("Div", ["at", "four"], ["share"]),
+        helper.make_node("Mul", ["x", "share"], ["y"]),
+    ]
+    constants = {"last": np.array(-1), "zero": np.array(0), "one": np.array(1), "four": np.array(4, np.float32)}
+    path = made(nodes, {"x": ["n", 5]}, {"y": ["n", 5]}, constants)
+    with engine(path) as one:
+        assert len(one._steps) == 1
+    must_agree(path, {"x": noise(3, 5)})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_behind_the_last_layer_is_float32_in_every_precision(made: Made, precision: Any) -> None:
+    """Neither 8 nor 11 binary digits tell 2049 from 2048."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Mul", ["c", "nothing"], ["none"]),
+        helper.make_node("Add", ["none", "index"], ["y"]),
+    ]
+    constants = {"w": noise(2, 3, 1), "nothing": np.array(0, np.float32), "index": np.array([[[2049], [2049]]], np.float32)}
+    with engine(made(nodes, {"x": ["n", 3, 4]}, {"y": ["n", 2, 4]}, constants), precision=precision) as one:
+        assert (one({"x": noise(2, 3, 4)})["y"][:, 0] == 2049).all()
+
+
 # what it says -----------------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +336,11 @@ def test_an_unknown_operator_is_refused_by_name(made: Made) -> None:
     [
         ("Resize", {"": None, "s": np.array([1, 1, 2, 2], np.float32)}, {"mode": "cubic"}, "with cubic, half_pixel is not known"),
         ("Conv", {"w": noise(2, 2, 3, 3)}, {"auto_pad": "SAME_UPPER"}, "with auto_pad SAME_UPPER is not known"),
+        ("Conv", {"w": noise(2, 2, 1, 1, 1, 1)}, {"kernel_shape": [1, 1, 1, 1]}, "Conv of node 'y' along 4 axes is not known"),
+        ("ConvTranspose", {"w": noise(2, 2, 2, 2)}, {"output_shape": [9, 9]}, "'output_shape'"),
+        ("BatchNormalization", {n: noise(2) for n in "sbmv"}, {"training_mode": 1}, "in training is not known"),
+        ("Reshape", {"s": np.array([0, 4])}, {"allowzero": 1}, "with allowzero is not known"),
+        ("Range", {"a": np.array(4.0, np.float32), "b": np.array(1.0, np.float32)}, {}, "Range of node 'y' has computed limits"),
         ("MaxPool", {}, {"kernel_shape": [2, 2], "ceil_mode": 1}, "'ceil_mode': 1"),
         ("Slice", {"a": np.array([9]), "b": np.array([0]), "c": np.array([0]), "d": np.array([-1])}, {}, r"with the steps \[-1\]"),
     ],

@@ -21,6 +21,7 @@ from posepipe.engines.engine import EngineOptions, open_engine  # noqa: E402
 from posepipe.engines.models.triangulation import export, geometry, resnet  # noqa: E402
 from posepipe.engines.models.triangulation.net import Algebraic, Volumetric  # noqa: E402
 from posepipe.engines.tensorrt_build import build_plan  # noqa: E402
+from posepipe.pipeline.errors import EngineError  # noqa: E402
 
 PX, N = 128, 32
 CELLS = PX // 4
@@ -168,6 +169,24 @@ def test_the_3d_network_takes_any_batch_in_both_precisions(
     )
     np.testing.assert_allclose(found["xyz"], wanted.xyz, atol=share)
     np.testing.assert_allclose(found["spread"], wanted.spread, atol=share)
+
+
+@pytest.mark.parametrize("name", ["joints", "solve", "features", "volume"])
+def test_the_torch_runtime_runs_every_part_but_the_unprojection(folder: Path, name: str) -> None:
+    inputs = {
+        "joints": {"picture": random(2, 3, PX, PX)},
+        "solve": {"joints": random(2, 4, 17, 3).abs(), "projections": projections(4).repeat(2, 1, 1, 1)},
+        "features": {"picture": random(2, 3, PX, PX)},
+        "volume": {"volume": random(1, N, N, N, 32)},
+    }[name]
+    found, wanted = (ran(folder / f"{name}.onnx", runtime, **inputs) for runtime in ("torch", "onnxruntime"))
+    for output, want in wanted.items():
+        np.testing.assert_allclose(found[output], want, rtol=1e-3, atol=1e-4 * max(1.0, np.abs(want).max()))
+
+
+def test_the_torch_runtime_refuses_what_it_cannot_run_before_it_runs(folder: Path) -> None:
+    with pytest.raises(EngineError, match=r"of node .* (is not known here|not known before it runs)"):
+        open_engine(folder / "softmax.onnx", EngineOptions(runtime="torch", device="cpu"))
 
 
 def test_float16_inside_leaves_expectation_and_solve_in_float32(folder: Path) -> None:
