@@ -69,7 +69,7 @@ def _building() -> ModuleType:
 
 def _importing(commands: Any) -> None:
     importing = commands.add_parser("import", help="make a network of weights of your own, which stay on this machine")
-    kinds = importing.add_subparsers(metavar="openpose|triangulation", required=True)
+    kinds = importing.add_subparsers(metavar="openpose|triangulation|lifter", required=True)
     openpose = kinds.add_parser("openpose", help="CMU OpenPose's .caffemodel (BODY_25 or COCO), for heatmap.paf")
     openpose.add_argument("file", type=Path, metavar="FILE.caffemodel")
     openpose.add_argument("--model", choices=("body25", "coco18"), default="", help="which it must be (found out when left out)")
@@ -84,6 +84,16 @@ def _importing(commands: Any) -> None:
         "--name", default="", metavar="NAME", help="what it is kept as (triangulation.paper-algebraic, triangulation.paper-volumetric)"
     )
     lifting.set_defaults(command=_import_triangulation)
+    baseline = kinds.add_parser("lifter", help="a checkpoint of the single-view lifter of Martinez et al., torch's or TensorFlow's")
+    baseline.add_argument("file", type=Path, metavar="CHECKPOINT", help="gt_ckpt_best.pth.tar, or checkpoint-4874200 of TensorFlow")
+    baseline.add_argument("--stats-3d", type=Path, required=True, metavar="FILE", help="mean and std of what comes out (stat_3d.pth.tar)")
+    baseline.add_argument(
+        "--stats-2d", type=Path, metavar="FILE", help="those of what goes in; without it the network takes normalised key points"
+    )
+    scaled = "TensorFlow's: whether it was trained with --max_norm, which the file does not say"
+    baseline.add_argument("--max-norm", choices=("yes", "no"), help=scaled)
+    baseline.add_argument("--name", default="lifter.human36m", metavar="NAME", help="what it is kept as (lifter.human36m)")
+    baseline.set_defaults(command=_import_lifter)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -100,3 +110,10 @@ def _import_triangulation(args: argparse.Namespace) -> int:
     from .importing_triangulation import import_triangulation
 
     return import_triangulation(args.file, kind=args.kind, aggregation=args.aggregation, name=args.name)
+
+
+def _import_lifter(args: argparse.Namespace) -> int:
+    from .importing_lifter import import_lifter
+
+    max_norm = None if args.max_norm is None else args.max_norm == "yes"
+    return import_lifter(args.file, stats_3d=args.stats_3d, stats_2d=args.stats_2d, max_norm=max_norm, name=args.name)

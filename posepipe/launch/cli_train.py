@@ -20,16 +20,28 @@ def add(commands: Any) -> None:
     )
     _common(one, steps=8_000)
     one.set_defaults(command=_triangulation)
+    one = kinds.add_parser(
+        "lifter",
+        help="the lifter of lift.baseline, which makes do with one view",
+        description="Draw people from motion, see them with one random camera, and train. Goes on where it stopped.",
+    )
+    _common(one, steps=40_000, draws=False)
+    one.add_argument(
+        "--recipe", choices=("live", "published"), default="live", help="the form for studios, or the paper's, to compare (live)"
+    )
+    one.add_argument("--width", type=int, default=512, metavar="N", help="neurons of a layer of the live form (512)")
+    one.set_defaults(command=_lifter)
 
 
-def _common(one: argparse.ArgumentParser, *, steps: int) -> None:
+def _common(one: argparse.ArgumentParser, *, steps: int, draws: bool = True) -> None:
     one.add_argument(
         "--motion", type=Path, required=True, metavar="DIR", help="motion to learn from, as `posepipe motion import` writes it"
     )
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, curves and network go here")
     one.add_argument("--steps", type=int, default=steps, metavar="N", help=f"length of the whole training ({steps})")
     one.add_argument("--minutes", type=positive, metavar="M", help="stop after so long; the same command goes on from there")
-    one.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw samples (1)")
+    if draws:
+        one.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw samples (1)")
     one.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the training itself (1)")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("--fresh", action="store_true", help="begin anew, whatever DIR holds")
@@ -41,5 +53,15 @@ def _triangulation(args: argparse.Namespace) -> int:
     triangulation(
         args.motion, args.out, steps=args.steps, minutes=args.minutes, workers=args.workers, threads=args.threads, seed=args.seed,
         fresh=args.fresh,
+    )  # fmt: skip
+    return 0
+
+
+def _lifter(args: argparse.Namespace) -> int:
+    from .training_lifter import lifter
+
+    lifter(
+        args.motion, args.out, recipe=args.recipe, width=args.width, steps=args.steps, minutes=args.minutes, threads=args.threads,
+        seed=args.seed, fresh=args.fresh,
     )  # fmt: skip
     return 0
