@@ -2,7 +2,8 @@
 
     python tests/bench/bench_endurance.py [--seconds 600] [--studio examples/studio.yaml] [--set nodes.heatmaps.engine=blazepose.lite ...]
 
-Memory is what a process has written to and shares with nobody: shares of libraries' pages change when other programs come and go.
+Memory is all anonymous memory of a process, whether or not a fork still shares it: private pages alone would grow while nothing is allocated,
+whenever a page is written to that was shared with a child, and shares of libraries' pages change when other programs come and go.
 Growth is the difference between the means of the last and the second minute. A subscriber is connected all the time.
 """
 
@@ -25,11 +26,11 @@ EVERY_S = 5.0
 
 
 def weigh(pid: int) -> tuple[float, int, int]:
-    """Private memory in MB, open descriptors, shared-memory mappings."""
+    """Anonymous memory in MB, open descriptors, shared-memory mappings."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    private = next(int(line.split()[1]) for line in rollup if line.startswith("Private_Dirty:")) * 1024 / 1e6
+    own = next(int(line.split()[1]) for line in rollup if line.startswith("Anonymous:")) * 1024 / 1e6
     rings = sum("posepipe-ring" in line for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
-    return private, len(list(Path(f"/proc/{pid}/fd").iterdir())), rings
+    return own, len(list(Path(f"/proc/{pid}/fd").iterdir())), rings
 
 
 def names(pid: int) -> dict[int, str]:
