@@ -146,6 +146,23 @@ def test_the_names_that_there_are(cache: Path) -> None:
     assert e.value.hint == "did you mean 'stub'?"
 
 
+def test_other_networks_that_were_imported_are_not_its_own(cache: Path) -> None:
+    """A card that cannot be read is listed: who asks for it is told what is wrong with it."""
+    for name, text in (
+        ("openpose.mine", CARD),
+        ("triangulation.hall", CARD.replace('kind = "paf"', 'kind = "simcc"')),
+        ("openpose.torn", "["),
+    ):
+        (folder := cache / "imported" / name).mkdir(parents=True)
+        (folder / "card.toml").write_text(text)
+        (folder / "net.onnx").write_bytes(b"net")
+    assert known() == ("openpose.light", "openpose.mine", "openpose.torn", "stub")
+    with pytest.raises(EngineError, match=r"no part affinity network 'triangulation\.hall'"):
+        find("triangulation.hall")
+    with pytest.raises(PullError, match=r"card\.toml"):
+        find("openpose.torn")
+
+
 def test_what_was_not_pulled_says_how(cache: Path) -> None:
     with pytest.raises(PullError, match=r"'openpose.light' is not on this machine") as e:
         BottomUp("openpose.light", ORT, pictures_px=[(640, 480)])

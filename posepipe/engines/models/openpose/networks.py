@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ....pipeline.errors import EngineError, did_you_mean
+from ....pipeline.errors import EngineError, PullError, did_you_mean
 from ....pipeline.skeleton import skeleton
 from ...assets import Asset, catalogue, home, user_card
 from ...card import Preprocess, convert
@@ -60,8 +60,16 @@ def imported_folder(name: str) -> Path:
 
 
 def imported() -> tuple[str, ...]:
-    """The names of the networks that were imported on this machine."""
-    return tuple(sorted(card.parent.name for card in (home() / "imported").glob(f"*/{CARD_FILE}")))
+    """The names of the part affinity networks that were imported on this machine."""
+    return tuple(sorted(card.parent.name for card in (home() / "imported").glob(f"*/{CARD_FILE}") if _may_be_paf(card)))
+
+
+def _may_be_paf(card: Path) -> bool:
+    """Other networks are imported too. A card that cannot be read is named, so that `find` says what is wrong with it."""
+    try:
+        return _is_paf(user_card(card).decoder)
+    except PullError:
+        return True
 
 
 def known() -> tuple[str, ...]:
