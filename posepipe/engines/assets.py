@@ -177,6 +177,14 @@ def find(name: str) -> Asset:
     return user_card(Path(name)) if name.endswith(".toml") else asset(name)
 
 
+def imported_card(name: str) -> Path | None:
+    """The card of a network that was imported on this machine under that name, such as `triangulation.paper-algebraic`; None without one."""
+    if "/" in name or "\\" in name or name.endswith(".toml"):
+        return None
+    card = home() / "imported" / name / "card.toml"
+    return card if name and card.is_file() else None
+
+
 @functools.cache
 def catalogue() -> Mapping[str, Asset]:
     """Everything that `posepipe pull` knows, by name."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..pipeline.errors import EngineError, PullError, did_you_mean
 from ..pipeline.packet import Frame
 from ..pipeline.skeleton import COCO17, Skeleton, skeleton
-from .assets import Asset, asset, catalogue, find
+from .assets import Asset, asset, catalogue, find, imported_card, user_card
 from .crop import Pixels, Rois, crop_rgb, image_from_crop, to_image, warm_up
 from .decoders import Joints, MapLayout, People, decoder_options, family, open_decoder, open_maps_decoder, stub_answers
 from .engine import Contract, Engine, EngineOptions, open_engine
@@ -43,9 +43,10 @@ def _card(name: str, gives: str, *, default: str) -> Asset:
     if name == STUB:
         return asset(default)
     fit = [n for n, a in catalogue().items() if a.decoder and family(a).gives == gives]
-    if not name.endswith(".toml") and name not in fit:
-        raise EngineError(f"there is no network {name!r} for this", hint=did_you_mean(name, (*fit, STUB)))
-    card = find(name)
+    own = imported_card(name)
+    if not name.endswith(".toml") and name not in fit and own is None:
+        raise EngineError(f"there is no network {name!r} for this", hint=_made_by(name) or did_you_mean(name, (*fit, STUB)))
+    card = find(name) if own is None else user_card(own)
     what = {"joints": "the joints of one person", "people": "people in a picture"}
     if (found := family(card).gives) != gives:
         raise EngineError(f"the network gives {what.get(found, found)}, wanted are {what[gives]}", where=name)
@@ -58,6 +59,17 @@ def _card(name: str, gives: str, *, default: str) -> Asset:
     if card.preprocess is None:
         raise PullError("the card has no table [preprocess]", where=name, hint="docs/models.md shows a complete card")
     return card
+
+
+def _made_by(name: str) -> str:
+    """How networks of that kind come to be here, which nobody else may hand out; empty for others."""
+    if name in catalogue():
+        return ""
+    if name.startswith("triangulation."):
+        return "published weights are imported: `posepipe import triangulation weights.pth --kind algebraic` (docs/triangulation.md)"
+    if name.startswith("openpose."):
+        return "CMU's networks are for `use: heatmap.paf`: `posepipe import openpose FILE.caffemodel` makes them (docs/openpose.md)"
+    return ""
 
 
 def onnx_of(card: Asset) -> Path:

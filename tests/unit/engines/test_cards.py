@@ -14,6 +14,7 @@ from engine_kit import Answer
 from posepipe.engines import assets, index, pull
 from posepipe.engines.assets import Download, MirrorOnly, catalogue, find, read_card, user_card
 from posepipe.engines.decoders import family
+from posepipe.engines.network import detector_card, topdown_card
 from posepipe.pipeline.errors import ChecksumError, EngineError, PullError
 from posepipe.pipeline.skeleton import skeleton
 
@@ -262,11 +263,36 @@ def test_the_catalogue_lists_what_was_not_run(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_network_of_another_kind_is_refused() -> None:
-    from posepipe.engines.network import detector_card, topdown_card
-
     with pytest.raises(EngineError, match=r"there is no network 'yolox.nano' for this"):
         topdown_card("yolox.nano")
     with pytest.raises(EngineError, match=r"there is no network 'movenet.thundr' for this\n  -> did you mean 'movenet.thunder'\?"):
         topdown_card("movenet.thundr")
     with pytest.raises(EngineError, match=r"there is no network 'yolox.nan' for this\n  -> did you mean 'yolox.nano'\?"):
         detector_card("yolox.nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("triangulation.paper-algebraic", "`posepipe import triangulation weights.pth --kind algebraic`"),
+        ("openpose.body25", "`use: heatmap.paf`: `posepipe import openpose FILE.caffemodel`"),
+        ("openpose.light", ""),
+        ("yolox.nano", ""),
+    ],
+)
+def test_a_network_that_is_imported_says_how(cache: Path, name: str, hint: str) -> None:
+    with pytest.raises(EngineError, match=f"there is no network '{name}' for this") as e:
+        topdown_card(name)
+    assert (hint in e.value.hint) if hint else ("import" not in e.value.hint)
+
+
+def test_a_network_that_was_imported_has_a_name(cache: Path) -> None:
+    (folder := cache / "imported" / "mine.net").mkdir(parents=True)
+    (folder / "card.toml").write_text(CARD)
+    (folder / "net.onnx").write_bytes(NET)
+    card = topdown_card("mine.net")
+    assert (card.name, card.path("net.onnx")) == ("mine.net", folder / "net.onnx")
+    with pytest.raises(EngineError, match="the network gives the joints of one person, wanted are people in a picture"):
+        detector_card("mine.net")
+    for name in ("", "..", "../imported/mine.net"):
+        assert assets.imported_card(name) is None
