@@ -117,10 +117,19 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a precision may move key points, in pixels of the crop."""
+    """How far a precision may move key points: in pixels of the crop; of a network for joints in a cube in millimetres, in a cube of 2.5 m."""
 
-    median_px: float
-    p95_px: float
+    median_px: float | None = None
+    p95_px: float | None = None
+    median_mm: float | None = None
+    p95_mm: float | None = None
+
+    def limits(self, unit: Literal["px", "mm"]) -> tuple[float, float]:
+        """Median and p95, in a unit that they are given in (`Entry` is refused with others)."""
+        median, p95 = (self.median_px, self.p95_px) if unit == "px" else (self.median_mm, self.p95_mm)
+        assert median is not None
+        assert p95 is not None
+        return median, p95
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -208,6 +217,14 @@ def _must_be_whole(entry: Entry, where: str) -> None:
         for file in (f for f in entry.files if not f.sha256):
             hint = 'add its sha256 and bytes, or not_run = "weights not run here"'
             raise PullError(f"the file {file.name!r} has no sha256", where=where, hint=hint)
+    if (limits := entry.tolerance) is not None:
+        unit = "mm" if entry.decoder.get("kind") == "volume" else "px"
+        wanted = [f"median_{unit}", f"p95_{unit}"]
+        if (given := [f for f in limits.__struct_fields__ if getattr(limits, f) is not None]) != wanted:
+            hint = "pixels of the crop; of a network with the decoder volume millimetres, in a cube of 2.5 m"
+            raise PullError(
+                f"[tolerance] gives {' and '.join(given) or 'nothing'}, wanted are {' and '.join(wanted)}", where=where, hint=hint
+            )
     if entry.preprocess is None:
         return
     p = entry.preprocess

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import onnx
 
-from .assets import asset
 from .convert import layers, to_int8
 from .runtimes import ON_CPU, runtimes
-from .verify import INSTANTS, RECORDING, Says, Subject, compare, open_for, run_all, within
+from .verify import INSTANTS, RECORDING, Cut, Says, Subject, compare, open_for, run_all, seen_by, within
 
 _STEPS = (0, 4, 8, 12, 16, 24, 32)
 
@@ -26,15 +25,16 @@ class Quantised:
     within: bool
 
 
-def quantize(name: str, *, recording: str = RECORDING, instants: int = INSTANTS, say: Says = lambda text: None) -> Quantised:
+def quantize(
+    name: str, *, recording: str = RECORDING, instants: int = INSTANTS, cut: Cut | None = None, say: Says = lambda text: None
+) -> Quantised:
     """Make the int8 version of a network, which `precision: int8` opens from then on.
 
-    Every other crop of the recording gives the ranges, the rest is looked at: while their key points move too far in one of the runtimes
+    Every other crop of the recording (or of what `cut` makes, as in `verify`) gives the ranges, the rest is looked at: while their key points move too far in one of the runtimes
     here, more of the first layers stay float32. When nothing suffices the last try is kept, and `verify` says that it exceeds. Raises EngineError, PullError.
     """
     network = Subject(name)
-    say(f"cutting crops from {recording}")
-    seen = network.cut(asset(recording.removeprefix("pull:")), instants=instants)
+    seen = seen_by(network, recording, instants=instants, cut=cut, say=say)
     ranges, held = seen[::2], seen[1::2]
     reference = run_all(open_for(network.path, "onnxruntime", "fp32"), network.input, held)
     usable = [r.name for r in runtimes() if r.usable and r.name in ON_CPU]

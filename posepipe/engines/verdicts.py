@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -24,9 +25,10 @@ _AUTO = {"openvino": "bf16", "torch": "fp16", "tensorrt": "fp16", "tensorrt_rtx"
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How far a precision moves key points from those of ONNX Runtime fp32, in pixels of the crop; None: they are not found any more.
+    """How far a precision moves key points from those of ONNX Runtime fp32; None: they are not found any more.
 
-    nan_share: crops with an output that is no number. within: the shift is within limits (median, p95) and nan_share is 0.
+    median, p95 and their limits: in pixels of the crop, or in millimetres in a cube of 2.5 m, as `unit` says. nan_share: inputs with an output
+    that is no number. within: the shift is within limits and nan_share is 0.
     """
 
     network: str
@@ -35,11 +37,12 @@ class Verdict(msgspec.Struct, frozen=True):
     version: str
     precision: str
     cpu: str
-    median_px: float | None
-    p95_px: float | None
+    unit: Literal["px", "mm"]
+    median: float | None
+    p95: float | None
     nan_share: float
-    limit_median_px: float
-    limit_p95_px: float
+    limit_median: float
+    limit_p95: float
     within: bool
 
     def holds_for(self, other: Verdict) -> bool:
@@ -47,12 +50,13 @@ class Verdict(msgspec.Struct, frozen=True):
         return all(getattr(self, f) == getattr(other, f) for f in ("sha256", "runtime", "version", "precision", "cpu"))
 
     def __str__(self) -> str:
-        if self.median_px is None or self.p95_px is None:
+        if self.median is None or self.p95 is None:
             shift = "loses key points"
         else:
-            shift = f"moves key points by {self.median_px:.2f} px (median) and {self.p95_px:.2f} px (p95) of the crop"
-        limits = f"{self.limit_median_px:g} and {self.limit_p95_px:g} px are allowed"
-        broken = f", and gave {self.nan_share:.0%} of the crops no numbers" if self.nan_share else ""
+            of = "of the crop" if self.unit == "px" else "in a cube of 2.5 m"
+            shift = f"moves key points by {self.median:.2f} {self.unit} (median) and {self.p95:.2f} {self.unit} (p95) {of}"
+        limits = f"{self.limit_median:g} and {self.limit_p95:g} {self.unit} are allowed"
+        broken = f", and gave {self.nan_share:.0%} of the {'crops' if self.unit == 'px' else 'cubes'} no numbers" if self.nan_share else ""
         return f"{shift}{broken}; {limits}"
 
 

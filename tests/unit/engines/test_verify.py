@@ -58,9 +58,9 @@ def heatmaps(at: list[tuple[int, int]], n: int = 1, peak: float = 4.0) -> dict[s
 
 def test_a_peak_that_moves_by_a_cell_moves_by_four_pixels(blazepose: Subject) -> None:
     shift = compare(blazepose, heatmaps([(20, 30)]), heatmaps([(21, 30)]))
-    assert len(shift.shift_px) == 33
-    np.testing.assert_allclose(shift.shift_px, 4.0, atol=1e-4)
-    assert shift.median_px == pytest.approx(4.0)
+    assert len(shift.moved) == 33
+    np.testing.assert_allclose(shift.moved, 4.0, atol=1e-4)
+    assert shift.median == pytest.approx(4.0)
     assert shift.nan_share == 0
     assert not within(blazepose, shift)
     error = heatmaps([(20, 30)])["heatmaps"].astype(np.float64) - heatmaps([(21, 30)])["heatmaps"]
@@ -70,7 +70,7 @@ def test_a_peak_that_moves_by_a_cell_moves_by_four_pixels(blazepose: Subject) ->
 
 def test_the_same_is_within(blazepose: Subject) -> None:
     shift = compare(blazepose, heatmaps([(20, 30)]), heatmaps([(20, 30)]))
-    assert (shift.median_px, shift.p95_px, shift.raw_max, shift.nan_share) == (0, 0, 0, 0)
+    assert (shift.median, shift.p95, shift.raw_max, shift.nan_share) == (0, 0, 0, 0)
     assert within(blazepose, shift)
 
 
@@ -79,8 +79,8 @@ def test_what_float32_is_not_sure_of_is_left_out(blazepose: Subject) -> None:
     reference = {"heatmaps": np.concatenate([sure["heatmaps"], unsure["heatmaps"]])}
     moved = {"heatmaps": np.concatenate([sure["heatmaps"], heatmaps([(50, 50)], peak=-0.5)["heatmaps"]])}
     shift = compare(blazepose, reference, moved)
-    assert len(shift.shift_px) == 33
-    assert shift.p95_px == 0
+    assert len(shift.moved) == 33
+    assert shift.p95 == 0
     with pytest.raises(EngineError, match="sure of no key point"):
         compare(blazepose, unsure, unsure)
 
@@ -90,11 +90,11 @@ def test_a_crop_without_numbers_exceeds_whatever_the_others_do(blazepose: Subjec
     found["heatmaps"][7, 3, 5, 5] = np.nan
     shift = compare(blazepose, reference, found)
     assert shift.nan_share == pytest.approx(1 / 30)
-    assert (shift.median_px, shift.p95_px, shift.raw_max) == (0, 0, 0)
-    assert np.isinf(shift.shift_px).sum() == 33
+    assert (shift.median, shift.p95, shift.raw_max) == (0, 0, 0)
+    assert np.isinf(shift.moved).sum() == 33
     assert not within(blazepose, shift)
     found["heatmaps"][:] = np.nan
-    assert compare(blazepose, reference, found).median_px == np.inf
+    assert compare(blazepose, reference, found).median == np.inf
 
 
 def two(one: dict[str, np.ndarray[Any, Any]], first: float, second: float) -> dict[str, np.ndarray[Any, Any]]:
@@ -111,13 +111,13 @@ def test_of_a_detector_the_best_person_counts(own_home: Path) -> None:
     one = {n: a[None] for n, a in stub_answers(detector.card).items()}
     moved = {**one, "boxes": one["boxes"] + np.float32(2.0)}
     shift = compare(detector, one, moved)
-    assert len(shift.shift_px) == 4
-    np.testing.assert_allclose(shift.shift_px, np.hypot(2, 2), rtol=1e-3)
-    assert compare(detector, two(one, 3.0, 3.5), two(one, 3.5, 3.0)).p95_px == pytest.approx(0, abs=1e-9), (
+    assert len(shift.moved) == 4
+    np.testing.assert_allclose(shift.moved, np.hypot(2, 2), rtol=1e-3)
+    assert compare(detector, two(one, 3.0, 3.5), two(one, 3.5, 3.0)).p95 == pytest.approx(0, abs=1e-9), (
         "another one is the best, both are where they were"
     )
     nobody = {**one, "scores": np.full_like(one["scores"], -20)}
-    assert compare(detector, one, nobody).median_px == np.inf
+    assert compare(detector, one, nobody).median == np.inf
 
 
 # part affinity networks --------------------------------------------------------------------------------------------------------
@@ -141,13 +141,13 @@ def test_everybody_is_followed_from_one_run_to_the_other(light: Crowd) -> None:
     subject = object.__new__(Subject)
     subject.card, subject.name, subject._crowd = light.card, "openpose.light", light
     here = crowd(light, (-12, 0), (12, 0))
-    assert compare(subject, here, here).p95_px == 0
+    assert compare(subject, here, here).p95 == 0
     shift = compare(subject, here, crowd(light, (12.25, 0), (-12, 0)))
-    assert len(shift.shift_px) == 2 * 18
-    assert sorted(np.round(shift.shift_px).tolist()) == [0.0] * 18 + [2.0] * 18, "a quarter of a cell of eight pixels, of one of the two"
+    assert len(shift.moved) == 2 * 18
+    assert sorted(np.round(shift.moved).tolist()) == [0.0] * 18 + [2.0] * 18, "a quarter of a cell of eight pixels, of one of the two"
     lost = compare(subject, here, crowd(light, (-12, 0)))
-    assert np.isinf(lost.shift_px).sum() == 18
-    assert compare(subject, crowd(light, (-12, 0)), here).p95_px < 0.01, "somebody more is nobody who moved"
+    assert np.isinf(lost.moved).sum() == 18
+    assert compare(subject, crowd(light, (-12, 0)), here).p95 < 0.01, "somebody more is nobody who moved"
     broken = {n: a.copy() for n, a in here.items()}
     broken[light.network.decoder.fields][0, 0, 0, 0] = np.nan
     assert compare(subject, here, broken).nan_share == 1
@@ -174,7 +174,7 @@ def test_a_part_affinity_network_is_verified_on_whole_pictures(own_home: Path, p
     pulled("openpose.light")
     (found,) = verify("openpose.light", instants=1, only_runtimes=["rounded"], only_precisions=["fp16"])
     assert found.shift is not None
-    assert len(found.shift.shift_px) > 20
+    assert len(found.shift.moved) > 20
     assert found.verdict is not None
     assert found.verdict.within
 
@@ -182,13 +182,13 @@ def test_a_part_affinity_network_is_verified_on_whole_pictures(own_home: Path, p
 def test_limits_are_those_of_the_card(blazepose: Subject) -> None:
     tolerance = blazepose.card.tolerance
     assert tolerance is not None
-    assert (blazepose.limit_median_px, blazepose.limit_p95_px) == (tolerance.median_px, tolerance.p95_px)
+    assert (blazepose.limit_median, blazepose.limit_p95) == tolerance.limits("px")
 
 
 def test_a_detector_without_limits_of_its_own_may_move_by_a_hundredth_of_the_picture(own_home: Path) -> None:
     detector = Subject("blazepose.detector")
     assert detector.card.tolerance is None
-    assert (detector.limit_median_px, detector.limit_p95_px) == (pytest.approx(2.24), pytest.approx(4.48))
+    assert (detector.limit_median, detector.limit_p95) == (pytest.approx(2.24), pytest.approx(4.48))
 
 
 @pytest.mark.parametrize("name", ["pose2sim.single", "openpose.body25", "human-pose-estimation.0001"])
@@ -226,11 +226,12 @@ def verdict(path: Path, runtime: str, precision: str, **more: Any) -> Verdict:
         "version": version(runtime),
         "precision": precision,
         "cpu": verdicts.cpu(),
-        "median_px": 0.41,
-        "p95_px": 1.6,
+        "unit": "px",
+        "median": 0.41,
+        "p95": 1.6,
         "nan_share": 0.0,
-        "limit_median_px": 0.3,
-        "limit_p95_px": 1.5,
+        "limit_median": 0.3,
+        "limit_p95": 1.5,
         "within": False,
     }
     return Verdict(**{**facts, **more})
@@ -293,13 +294,13 @@ def test_a_verdict_holds_only_for_what_was_measured(network: Path, other: dict[s
 def test_a_new_verdict_takes_the_place_of_the_old(network: Path) -> None:
     old, other = verdict(network, "onnxruntime", "fp16"), verdict(network, "onnxruntime", "int8")
     verdicts.keep([old, other])
-    new = verdict(network, "onnxruntime", "fp16", within=True, median_px=0.1)
+    new = verdict(network, "onnxruntime", "fp16", within=True, median=0.1)
     verdicts.keep([new])
     assert verdicts.kept() == [other, new]
 
 
 def test_a_verdict_without_key_points_can_be_kept_and_said(network: Path) -> None:
-    lost = verdict(network, "onnxruntime", "fp16", median_px=None, p95_px=None, nan_share=0.5)
+    lost = verdict(network, "onnxruntime", "fp16", median=None, p95=None, nan_share=0.5)
     verdicts.keep([lost])
     assert verdicts.kept() == [lost]
     assert "by out of sight" not in str(lost)
@@ -365,11 +366,11 @@ def test_float16_keeps_the_key_points_of_blazepose(own_home: Path) -> None:
         for f in verify("blazepose.full", instants=2, only_runtimes=("onnxruntime", "rounded"), only_precisions=("fp32", "fp16"))
     }
     assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("rounded", "fp16")}
-    assert found["onnxruntime", "fp32"].shift.p95_px == 0  # type: ignore[union-attr]
+    assert found["onnxruntime", "fp32"].shift.p95 == 0  # type: ignore[union-attr]
     shift = found["rounded", "fp16"].shift
     assert shift is not None
-    assert 0 < shift.median_px <= 0.1
-    assert shift.p95_px <= 0.5
+    assert 0 < shift.median <= 0.1
+    assert shift.p95 <= 0.5
     assert [(v.runtime, v.precision, v.within) for v in verdicts.kept()] == [("onnxruntime", "fp32", True), ("onnxruntime", "fp16", True)]
 
 

@@ -20,7 +20,7 @@ from posepipe.launch import cli, verifying
 
 def finding(precision: Any, px: float, *, within: bool) -> Finding:
     shift = Shift(np.full(7, px), 2 * px, px, 0.0)
-    verdict = Verdict("a.b", "0" * 64, "openvino", "1", precision, "cpu", px, px, 0.0, 0.3, 1.5, within)
+    verdict = Verdict("a.b", "0" * 64, "openvino", "1", precision, "cpu", "px", px, px, 0.0, 0.3, 1.5, within)
     return Finding("openvino", "1", precision, "", shift, verdict)
 
 
@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found = [finding("bf16", 0.25, within=True), Finding("onnxruntime", "1", "bf16", cannot="has no bf16")]
     calls.append({"found": found})
     monkeypatch.setattr(verifying.room, "verify", verify)
-    monkeypatch.setattr(verifying.room, "Subject", lambda name: SimpleNamespace(limit_median_px=0.3, limit_p95_px=1.5))
+    monkeypatch.setattr(verifying.room, "Subject", lambda name: SimpleNamespace(gives="joints", unit="px", limit_median=0.3, limit_p95=1.5))
     return calls
 
 
@@ -74,6 +74,7 @@ def test_the_command_line_hands_on_what_was_typed(asked: list[dict[str, Any]]) -
         "recording": "pose2sim.multi",
         "only_runtimes": ("openvino",),
         "only_precisions": ("bf16", "int8"),
+        "cut": None,
     }
     assert cli.main(["engines", "verify", "a.b", "--runtime", "all", "--precision", "all"]) == 0
     assert (asked[2]["only_runtimes"], asked[2]["only_precisions"]) == ((), ())
