@@ -76,7 +76,7 @@ def train(
 
     judge: gets a function from volumes [N,32,32,32,17] to (positions [N,17,3], spread [N,17]), and gives scores in mm by name, on samples
     kept out of training. widen: gives the factors [17] that make the network's spread one standard deviation, on samples like those of training.
-    Goes on from a checkpoint in `out` unless told not to. EngineError for a checkpoint of another plan.
+    Goes on from a checkpoint in `out` unless told not to. EngineError for a checkpoint of another plan, and for a loss that is not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -96,13 +96,16 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * _schedule(progress.step, plan.steps)
         loss = _loss(net, batch, plan)
+        if not math.isfinite(value := loss.item()):
+            hint = "a batch holds numbers that are not finite, or no joint; the same command goes on from the last checkpoint"
+            raise EngineError(f"the loss is {value} at step {progress.step + 1}", where=str(out), hint=hint)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         progress.step += 1
         _follow(average, net, min(plan.average, progress.step / (progress.step + 10)))
-        running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
+        running = value if math.isnan(running) else 0.98 * running + 0.02 * value
         if progress.step % plan.every == 0 or progress.step == plan.steps:
             progress.losses.append((progress.step, running))
             scores = judge(predictor(average))
