@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from posepipe.calib import Rig, facing_of, mirror_of, project, triangulate_sides, undistort
+from posepipe.calib.samples import INLIER, MIN_CONF, SIGMA
 from posepipe.calib.synthetic_truth import read_truth
 from posepipe.engines.crop import Rois, image_from_crop
 from posepipe.engines.network import TopDown
 from posepipe.pipeline.skeleton import COCO17
 
 CELLS = 64
-_INLIER, _SIGMA, _MIN_CONF = 0.05, 0.012, 0.2  # as lift.algebraic has them
 _REACH = 4  # instants on both sides of the smoother
 _MIRROR, _FACING = mirror_of(COCO17), facing_of(COCO17)
 
@@ -190,12 +190,12 @@ def _filled(one: Any, at: list[int], count: int) -> Any:
 def points_of(rig: Rig, rois: np.ndarray, cells: np.ndarray, conf: np.ndarray, *, without: int | None = None) -> np.ndarray:
     """Skeletons [T,17,3] from key points in cells [T,C,17,2] by the robust triangulation, `without` one camera, smoothed: local quadratic fits
     over nine instants. NaN where fewer than two views agree."""
-    conf = np.nan_to_num(np.where(conf >= _MIN_CONF, conf, 0)).astype(np.float64)
+    conf = np.nan_to_num(np.where(conf >= MIN_CONF, conf, 0)).astype(np.float64)
     if without is not None:
         conf[:, without] = 0
     side_px = np.maximum(np.nan_to_num(rois[..., 2]), 1)
     rays = undistort(rig, to_px(rois, cells))
-    found, _ = triangulate_sides(rig, rays, conf, mirror=_MIRROR, facing=_FACING, inlier_px=_INLIER * side_px, sigma_px=_SIGMA * side_px)
+    found, _ = triangulate_sides(rig, rays, conf, mirror=_MIRROR, facing=_FACING, inlier_px=INLIER * side_px, sigma_px=SIGMA * side_px)
     return smooth(found.xyz_m)
 
 

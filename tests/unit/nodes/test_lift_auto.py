@@ -77,8 +77,8 @@ def test_after_a_long_good_time_it_is_patient_no_longer() -> None:
 def test_it_never_changes_faster_than_it_says(ages_ms: list[float], late: int, good: int) -> None:
     way = run(Governor(100, late_instants=late, good_instants=good), ages_ms)
     inner = way.replace("va", "v|a").replace("av", "a|v").split("|")[:-1]
-    for part in inner:
-        assert len(part) >= (late if part[0] == "v" else good) - (0 if part is not inner[0] else 1)
+    for at, part in enumerate(inner):
+        assert len(part) >= (late if part[0] == "v" else good) - (at == 0)
 
 
 # the node ---------------------------------------------------------------------------------------------------------------------
