@@ -89,6 +89,9 @@ class Node:
     doc: ClassVar[str] = ""
     fan_in: ClassVar[bool] = False
     """Several upstream nodes may feed the one input port, and one output may be made of several inputs."""
+    holds: ClassVar[bool] = False
+    """Packets leave it later than the `step` that brought them. `step`, `on_time` and `on_end` then give lists of packets that came, with the
+    body that they leave with. What is still held when its input has ended leaves in `on_end`."""
     publishes: ClassVar[bool] = False
     """A frame that reaches this sink counts as published in the ledger."""
     needs_rig: ClassVar[bool] = False
@@ -248,12 +251,14 @@ def _port(name: str, hint: Any) -> Port:
 
 
 def _output(hint: Any) -> type | None:
-    """The body type behind `T`, `T | None`, `list[T]`."""
+    """The body type behind `T`, `T | None`, `list[T]`, `list[Packet[T]]`."""
     if hint is type(None):
         return None
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (hint,) = (a for a in typing.get_args(hint) if a is not type(None))
     if typing.get_origin(hint) is list:
+        (hint,) = typing.get_args(hint)
+    if typing.get_origin(hint) is Packet:
         (hint,) = typing.get_args(hint)
     return typing.cast(type, hint)
 

@@ -83,6 +83,8 @@ class Slot:
         self.failure: RunError | None = None
         self.join_keep = _JOIN_KEEP
         self.log = logging.getLogger(f"posepipe.{plan.name}")
+        self.keeps = plan.cls.fan_in or plan.cls.holds
+        """Whether its outputs are of packets that came in earlier steps."""
         self._pixels = not plan.cls.fan_in and any(p.type in (Frame, FrameSet) for p in plan.ports.inputs)
         self._packet_ports = {p.name for p in (*plan.ports.inputs, *plan.ports.feedback) if p.packet}
         self._feedback_ports = [p.name for p in plan.ports.feedback]
@@ -114,7 +116,7 @@ class Slot:
     def run(self, link: Link) -> None:
         packet = link.get()
         t_in = self.shared.clock.now_ns()
-        if self.plan.cls.fan_in:
+        if self.keeps:
             if any(frame in self.held for frame in packet.frames):
                 self.shared.ledger.drop(replace(packet, shares=(0,) * len(packet.frames)), self.name, "came twice")
                 return
@@ -186,9 +188,9 @@ class Slot:
             self.shared.ledger.drop(packet, self.name, "overwritten while it was read")
             return
         t_out = self.shared.clock.now_ns()
-        if self.plan.cls.fan_in:
+        if self.keeps:
             for body in result or ():
-                self._emit_joined(body, t_out)
+                self._emit_kept(body, t_out)
             return
         self.latency.add(t_out - t_in)
         span = Span(self.name, t_in, t_out)
@@ -212,11 +214,18 @@ class Slot:
             if self.shared.trace is not None:
                 self.shared.trace.add(Packet(packet.seq, packet.t_capture_ns, self.name, None, (*packet.trace, span), packet.frames))
 
-    def _emit_joined(self, body: Any, t_out: int) -> None:
-        """A body made of several held inputs: the last to arrive is the critical path, the wait is counted from the first.
+    def _emit_kept(self, body: Any, t_out: int) -> None:
+        """A body made of several held inputs: the last to arrive is the critical path, the wait is counted from the first. Or a packet that
+        came (`Node.holds`), with another body.
 
         What is held no longer, for the node threw on it and kept it all the same, is accounted for already.
         """
+        if self.plan.cls.holds:
+            arrived = [self.held.pop(frame)[1] for frame in body.frames if frame in self.held]
+            if arrived:
+                self.latency.add(t_out - arrived[0])
+                self.emit(replace(body, source=self.name, trace=(*body.trace, Span(self.name, arrived[0], t_out))))
+            return
         parts = [self.held.pop(frame) for frame in body.frame_ids if frame in self.held]
         if not parts:
             return
@@ -253,7 +262,7 @@ class Slot:
             return False
         result = self._call(lambda: self.node.on_time(now_ns), None)
         for body in [] if result is _LOST else result:
-            self._emit_joined(body, self.shared.clock.now_ns())
+            self._emit_kept(body, self.shared.clock.now_ns())
         return True
 
     def on_ends(self) -> bool:
@@ -263,7 +272,7 @@ class Slot:
             self.ended_inputs.add(i)
             result = self._call(lambda i=i: self.node.on_end(self.inputs[i].writer), None)  # type: ignore[misc]
             for body in [] if result is _LOST else result:
-                self._emit_joined(body, self.shared.clock.now_ns())
+                self._emit_kept(body, self.shared.clock.now_ns())
         if not self.ended and len(self.ended_inputs) == len(self.inputs):
             self.ended = True
             for row in self.joins.values():
@@ -339,7 +348,7 @@ class Worker(threading.Thread):
             now = self._shared.clock.now_ns()
             wakes = [(w, slot) for slot in self._wakers if not slot.ended and (w := slot.node.wake_ns()) is not None]
             for wake, slot in wakes:
-                if wake <= now and not slot.plan.cls.fan_in:
+                if wake <= now and not slot.keeps:
                     return partial(slot.on_time, now)
             for slot in self._ordered:
                 ended, link = slot.turn()
@@ -350,7 +359,7 @@ class Worker(threading.Thread):
                 if link is not None and not slot.plan.cls.fan_in:
                     break  # a lossless link is full: nothing upstream may overtake
             for wake, slot in wakes:
-                if wake <= now:  # a join's time-out comes after the frames that wait for it
+                if wake <= now:  # a join's time-out comes after the frames that wait for it; what is held leaves when nothing else is to do
                     return partial(slot.on_time, now)
             first = min((w for w, _ in wakes), default=now + 250_000_000)
             self._sleep(min(max(first - now, 0) / 1e9, 0.25))
