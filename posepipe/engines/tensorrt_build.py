@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from ..pipeline.errors import EngineError
 from . import cache, device
+from .assets import find
 from .engine import EngineOptions, Precision, TensorSpec
 from .files import write_whole
 
@@ -63,15 +64,17 @@ def build_plan(
     """The plan of a network, made once and kept (again: made anew, since what is kept does not serve).
 
     capability: the GPU it is for, such as `sm89`; None: the first GPU here, without one any from sm80 on (TensorRT for RTX only).
-    shapes: of inputs whose height, width, ... the file leaves open, -1 for the batch. Batches run from 1 to `options.max_batch`.
+    shapes: of inputs whose height, width, ... the file leaves open, -1 for the batch; None: as the network's card states them. Batches run
+    from 1 to `options.max_batch`.
     Raises EngineError: not installed, a precision or a GPU that it does not build for, a network that it does not take (with its words).
     """
     name, trt = module_for(options)
     capability = capability or (device.driver().gpus[0].capability if device.driver().gpus else None)
     _must_build_for(name, trt, capability)
     chosen = settle(options, path)
+    shapes = _stated(path) if shapes is None else shapes
     key = plan_key(path, options, chosen, capability, shapes)
-    made = _Build(name, trt, chosen.source, options.max_batch, capability, dict(shapes or {}), progress)
+    made = _Build(name, trt, chosen.source, options.max_batch, capability, dict(shapes), progress)
     plan, new = cache.build(key, made.run, source=path, again=again)
     progress(f"{path.name}: {'built' if new else 'kept'} for {key.device}, {key.precision}, {len(plan) / 1e6:.1f} MB")
     return plan
@@ -89,7 +92,8 @@ class Described:
 def describe(path: Path, *, options: EngineOptions, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Described:
     """What `build_plan` would make, read without building: a plan itself cannot be opened without a GPU. Raises EngineError as it does."""
     name, trt = module_for(options)
-    parts = _Build(name, trt, settle(options, path).source, options.max_batch, None, dict(shapes or {}), log.debug).defined(Told(trt))
+    chosen, fixed = settle(options, path), dict(_stated(path) if shapes is None else shapes)
+    parts = _Build(name, trt, chosen.source, options.max_batch, None, fixed, log.debug).defined(Told(trt))
     network = parts.network
     ends = ([network.get_input(i) for i in range(network.num_inputs)], [network.get_output(i) for i in range(network.num_outputs)])
     inputs, outputs = (tuple(TensorSpec(t.name, tuple(t.shape), np.dtype(trt.nptype(t.dtype))) for t in end) for end in ends)
@@ -102,9 +106,24 @@ def plan_key(
     """What the plan that `build_plan` makes depends on."""
     name, trt = module_for(options)
     made_from = "" if chosen.source == path else f" of {chosen.source.name}"
-    fixed = "".join(f" {n}={list(s)}" for n, s in sorted((shapes or {}).items()))
+    fixed = "".join(f" {n}={list(s)}" for n, s in sorted((_stated(path) if shapes is None else shapes).items()))
     inside = f"batch 1..{options.max_batch}{fixed}{made_from}"
     return cache.BuildKey(cache.sha256_of(path), name, trt.__version__, capability or PORTABLE, chosen.precision, inside)
+
+
+def _stated(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs whose sizes the file leaves open and its card states; the batch as the file has it. PullError for a bad card."""
+    from .convert import network_of
+
+    if not (name := network_of(path)):
+        return {}
+    card, found = find(name), {}
+    for value in _model(path).graph.input:
+        dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
+        stated = card.inputs[value.name].shape if value.name in card.inputs else ()
+        if min(dims[1:], default=1) < 1 and len(stated) == len(dims) and min(stated[1:]) > 0:
+            found[value.name] = (dims[0], *stated[1:])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +246,9 @@ class _Build:
                 raise EngineError(what, where=str(self.source))
             if min(shape[1:], default=1) < 1:
                 what = f"the input {tensor.name!r} has the shape {list(shape)}: TensorRT wants to know every number but the batch"
-                raise EngineError(what, where=str(self.source), hint="export the network with a fixed picture size, or name it in the card")
+                raise EngineError(
+                    what, where=str(self.source), hint="state them in the inputs of the network's card, or export it with a fixed size"
+                )
             if stated != shape or shape[0] < 0:
                 sizes = (shape[:1] * 3) if shape[0] > 0 else (1, min(_USUAL, self.most), self.most)
                 least, usual, most = ((n, *shape[1:]) for n in sizes)
@@ -271,10 +292,7 @@ def _load(source: Path) -> bytes:
 
     What is between the input and the file's own Cast moves numbers about (Transpose, Reshape); 0..255 are exact in float32.
     """
-    try:
-        model = onnx.load(source)
-    except (DecodeError, OSError) as e:
-        raise EngineError(f"not an ONNX network: {e}", where=str(source), hint="export it again, with its weights in the file") from e
+    model = _model(source)
     bytewise = [i.name for i in model.graph.input if i.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
     for name in bytewise:
         for node in model.graph.node:
@@ -285,6 +303,13 @@ def _load(source: Path) -> bytes:
         # Number types that the file states for tensors in between would contradict.
         del model.graph.value_info[:]
     return bytes(model.SerializeToString())
+
+
+def _model(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except (DecodeError, OSError) as e:
+        raise EngineError(f"not an ONNX network: {e}", where=str(path), hint="export it again, with its weights in the file") from e
 
 
 def _gist(error: Any) -> str:

@@ -41,6 +41,41 @@ def test_a_tensorrt_that_is_not_installed_says_what_to_install(network: Path, mo
     assert e.value.hint == "pip install posepipe[tensorrt-rtx]"
 
 
+OPEN_CARD = """
+[mine.net]
+kind = "model"
+summary = "twice its input"
+licence = "mine"
+files = [{name = "double.onnx"}]
+inputs.x = {shape = [1, 2, 3], dtype = "float32"}
+outputs.double = {shape = [-1, 2, 3], dtype = "float32"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "stated", "found"),
+    [
+        (("n", "h", 3), "[1, 2, 3]", " x=[-1, 2, 3]"),
+        ((1, "h", "w"), "[-1, 2, 4]", " x=[1, 2, 4]"),
+        (("n", 2, 3), "[1, 2, 3]", ""),
+        (("n", "h", 3), "[-1, -1, 3]", ""),
+        (("n", "h", "w", 3), "[1, 2, 3]", ""),
+    ],
+)
+def test_sizes_that_a_file_leaves_open_are_those_of_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: Any, stated: str, found: str
+) -> None:
+    """For the start of a studio and for what is built ahead of it alike: both ask for the plan of the same key."""
+    path = save_network(tmp_path / "double.onnx", [onnx.helper.make_node("Add", ["x", "x"], ["double"])], shape=shape)
+    monkeypatch.setattr(tensorrt_build, "module_for", lambda options: ("tensorrt_rtx", FakeTrt(FakeDriver())))
+    chosen = tensorrt_build.Settled("fp32", path, "")
+    options = EngineOptions(runtime="tensorrt_rtx", precision="fp32")
+    assert tensorrt_build.plan_key(path, options, chosen, "sm89").shapes == "batch 1..16"
+    (tmp_path / "card.toml").write_text(OPEN_CARD.replace("[1, 2, 3]", stated))
+    assert tensorrt_build.plan_key(path, options, chosen, "sm89").shapes == f"batch 1..16{found}"
+    assert tensorrt_build.plan_key(path, options, chosen, "sm89", {"x": (-1, 9)}).shapes == "batch 1..16 x=[-1, 9]"
+
+
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
     reason="tensorrt_rtx is not installed (pip install tensorrt-rtx-cu13, 95 MB to download)",
