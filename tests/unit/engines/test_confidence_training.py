@@ -85,6 +85,20 @@ def test_the_slope_reaches_every_weight_and_is_finite_without_views():
     assert not nothing.any()
 
 
+def test_rows_keep_every_view_that_sees_something():
+    """Also behind one that sees nothing; those at the end that nobody sees anything in are padding."""
+    e = made(6, views=5)[3]
+    e.seen[:, 4] = 0
+    e.seen[2:4, 1] = 0
+    some = e.rows(np.array([2, 3]))
+    assert some.seen.shape[:2] == (2, 4)
+    assert some.seen[:, 3].all()
+    assert np.array_equal(some.onto, e.onto[2:4, :4])
+    assert np.array_equal(some.truth, e.truth[2:4])
+    e.seen[:] = 0
+    assert e.rows(np.array([0])).seen.shape[:2] == (1, 1)
+
+
 def test_a_short_training_learns_which_view_to_distrust(tmp_path):
     import onnxruntime
 

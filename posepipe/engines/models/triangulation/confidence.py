@@ -54,8 +54,8 @@ class Examples:
         return len(self.truth)
 
     def rows(self, at: NDArray[np.int64]) -> Examples:
-        """Some of them, with as many views as one of them has."""
-        most = int(self.seen[at].any(axis=2).sum(axis=1).max())
+        """Some of them, without the views at the end that none of them sees anything in."""
+        most = 1 + int(np.flatnonzero(self.seen[at].any(axis=(0, 2))).max(initial=0))
         return Examples(*(getattr(self, n)[at] if n == "truth" else getattr(self, n)[at, :most] for n in self.__slots__))
 
 
