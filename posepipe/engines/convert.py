@@ -93,7 +93,7 @@ def to_fp16(path: Path) -> Path:
         return path
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    _name_nodes(model)
+    name_nodes(model)
     _own_empty_scales(model.graph)
     own = {n.name for n in model.graph.node}
     try:
@@ -142,7 +142,7 @@ def to_int8(path: Path, samples: Sequence[Arrays], *, first_floats: int = 0) -> 
 
     kept = _kept(path, "int8")
     model = at_least(_load(path), 13)  # before, scales per channel are not known
-    _name_nodes(model)
+    name_nodes(model)
     weighted = layers(model)
     added = [n.name for n in model.graph.node if n.op_type in ("Add", "Resize")]
     with tempfile.TemporaryDirectory() as folder, _silence():
@@ -249,7 +249,7 @@ def _has_floats(model: onnx.ModelProto) -> bool:
     return any(t.data_type == onnx.TensorProto.FLOAT for t in (*model.graph.initializer, *constants))
 
 
-def _name_nodes(model: onnx.ModelProto) -> None:
+def name_nodes(model: onnx.ModelProto) -> None:
     """The tools address nodes by name."""
     taken = {n.name for n in model.graph.node}
     for i, node in enumerate(model.graph.node):

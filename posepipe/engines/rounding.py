@@ -1,5 +1,5 @@
-"""What a precision does to a network apart from any runtime: the float32 network, rounded after every layer, as hardware that computes in
-that precision would keep the numbers. On processors `posepipe engines verify` has no other way to see what float16 does on a GPU: ONNX Runtime
+"""What a precision does to a network apart from any runtime: the float32 network, rounded after every layer that is not kept in float32 (see
+`convert`), as hardware that computes in that precision would keep the numbers. On processors `posepipe engines verify` has no other way to see what float16 does on a GPU: ONNX Runtime
 and OpenVINO compute a float16 file in float32 there.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .convert import at_least
+from .convert import at_least, name_nodes, stays_wide
 
 _TYPES = {"fp16": (TensorProto.FLOAT16, np.dtype(np.float16)), "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16))}
 _CASTS_BF16 = 13
@@ -23,6 +23,7 @@ _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 def rounded(model: onnx.ModelProto, precision: Literal["fp16", "bf16"]) -> onnx.ModelProto:
     """A float32 network whose weights, and whose numbers after every node, are those that `precision` can hold (rounded to nearest even).
 
+    Decoding, norms, exponentials and what else a conversion leaves in float32 stay: a runtime is not asked to round them either.
     Sums inside a layer stay float32, as in the matrix units of GPUs and processors. Inputs and outputs keep names and number types.
     """
     to, dtype = _TYPES[precision]
@@ -33,13 +34,15 @@ def rounded(model: onnx.ModelProto, precision: Literal["fp16", "bf16"]) -> onnx.
     weights = {n.input[1] for n in model.graph.node if n.op_type in _WEIGHTED and len(n.input) > 1}
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    name_nodes(result)
+    wide = stays_wide(result)
     for one in result.graph.initializer:
         if one.name in weights and one.data_type == TensorProto.FLOAT:
             one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one).astype(dtype).astype(np.float32), one.name))
     nodes: list[onnx.NodeProto] = []
     for node in result.graph.node:
         nodes.append(node)
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" or node.name in wide:
             continue
         for i, name in enumerate(node.output):
             if name in floats:

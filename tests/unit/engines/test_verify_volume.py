@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from posepipe.engines import verdicts
 from posepipe.engines.assets import asset
-from posepipe.engines.engine import EngineOptions
+from posepipe.engines.engine import EngineOptions, open_engine
 from posepipe.engines.quantize import quantize
+from posepipe.engines.rounding import rounded
 from posepipe.engines.verify import Subject, compare, verifiable, verify, within
 from posepipe.engines.volume import VolumeNetwork
 from posepipe.pipeline.errors import EngineError, PullError
@@ -148,3 +149,20 @@ def test_a_network_of_cubes_takes_no_pictures(tmp_path: Path, cache: Path) -> No
 def test_limits_in_another_unit_are_refused(tmp_path: Path, cache: Path, limits: str, says: str) -> None:
     with pytest.raises(PullError, match=says):
         Subject(own(tmp_path, "\n[my.volume.tolerance]\n" + limits))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_expectation_over_many_voxels_is_not_rounded(tmp_path: Path, precision: Any) -> None:
+    """Behind the last layer with weights float16 would lose a sum of 100 000, and bfloat16 the tenth of a voxel."""
+    nodes = [
+        helper.make_node("MatMul", ["a", "w"], ["heights"]),
+        helper.make_node("Mul", ["heights", "many"], ["large"]),
+        helper.make_node("Div", ["large", "many"], ["b"]),
+    ]
+    weights = [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"), numpy_helper.from_array(np.full(1, 1e5, np.float32), "many")]
+    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4]) for n in ("a", "b"))
+    model = helper.make_model(helper.make_graph(nodes, "net", [a], [b], weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(rounded(model, precision), tmp_path / "net.onnx")
+    given = np.float32([[1.0, 2.0, 3.0, 4.0]])
+    with open_engine(tmp_path / "net.onnx", EngineOptions(runtime="onnxruntime", precision="fp32")) as engine:
+        np.testing.assert_allclose(engine({"a": given})["b"], given, rtol=1e-6)
