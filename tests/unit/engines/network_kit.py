@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from text_kit import card, simcc_card
 
 from posepipe.pipeline.packet import Frame
 
@@ -94,50 +95,9 @@ def _save(path: Path, nodes: list[Any], weights: list[Any], taken: Any, given: l
     return path
 
 
-SIMCC_CARD = """
-[mine.net]
-kind = "model"
-summary = "a bright spot"
-licence = "MIT"
-skeleton = "coco17"
-[[mine.net.files]]
-name = "net.onnx"
-[mine.net.inputs]
-input = {shape = [-1, 3, 256, 192], dtype = "float32"}
-[mine.net.outputs]
-simcc_x = {shape = [-1, 17, 384], dtype = "float32"}
-simcc_y = {shape = [-1, 17, 512], dtype = "float32"}
-[mine.net.preprocess]
-size = [192, 256]
-layout = "nchw"
-dtype = "float32"
-mean = [123.675, 116.28, 103.53]
-std = [58.395, 57.12, 57.375]
-fit = "affine"
-padding = 1.25
-[mine.net.decoder]
-kind = "simcc"
-"""
+SIMCC_CARD = simcc_card()
 
-TABLE_CARD = """
-[mine.net]
-kind = "model"
-summary = "a table"
-licence = "MIT"
-skeleton = "coco17"
-[[mine.net.files]]
-name = "net.onnx"
-[mine.net.inputs]
-input = {shape = [-1, 3, 64, 64], dtype = "float32"}
-[mine.net.outputs]
-t = {shape = [-1, 17, 3], dtype = "float32"}
-[mine.net.preprocess]
-size = [64, 64]
-layout = "nchw"
-dtype = "float32"
-[mine.net.decoder]
-kind = "regression"
-"""
+TABLE_CARD = card({"t": (-1, 17, 3)}, 'kind = "regression"', size=(64, 64))
 
 
 def own_card(folder: Path, text: str = SIMCC_CARD) -> str:

@@ -12,6 +12,7 @@ import onnx
 import people
 import pytest
 from onnx import TensorProto, helper
+from text_kit import HALL
 
 from posepipe.calib import save_rig
 from posepipe.engines import cache, convert, tensorrt_build
@@ -24,19 +25,7 @@ from posepipe.launch import building, cli
 from posepipe.launch.building import architectures, useless
 from posepipe.pipeline.errors import EngineError, PullError
 
-STUDIO = """\
-studio: hall
-rig: hall.rig.toml
-nodes:
-  capture:
-    use: capture.video
-    each:
-      north: north.mp4
-      east: east.mp4
-  instants: {use: sync.instant, from: capture}
-  heatmaps: {use: heatmap.topdown, from: instants, engine: stub}
-engines: {runtime: auto, precision: auto}
-"""
+STUDIO = HALL + "engines: {runtime: auto, precision: auto}\n"
 HERE = {"openvino": "2026.4.1", "tensorrt_rtx": "1.7"}
 
 

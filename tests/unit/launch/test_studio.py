@@ -6,27 +6,15 @@ from pathlib import Path
 
 import people
 import pytest
+from text_kit import HALL
 
 from posepipe.calib import save_rig
 from posepipe.launch import studio
 from posepipe.pipeline.errors import GraphError, PullError, RigError
 
-STUDIO = """\
-studio: hall
-rig: hall.rig.toml
-nodes:
-  capture:
-    use: capture.video
-    each:
-      north: north.mp4
-      east: east.mp4
-  instants: {use: sync.instant, from: capture}
-  heatmaps: {use: heatmap.topdown, from: instants, engine: stub}
-"""
-
 
 def write(folder: Path, *changes: tuple[str, str]) -> Path:
-    text = STUDIO
+    text = HALL
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from node_kit import T0_NS, Studio, grey_frame, instant, packet
 from people import ring
+from text_kit import BOX, card
 
 from posepipe.launch import studio as studio_files
 from posepipe.nodes.heatmap_topdown import HeatmapTopdown
@@ -22,28 +23,7 @@ WIDTH, HEIGHT = 640, 480
 RIG = ring(width=WIDTH, height=HEIGHT)
 FRAMES = {c: grey_frame(c, 0, T0_NS, width=WIDTH, height=HEIGHT) for c in RIG.names}
 
-CARD = """
-[mine.net]
-kind = "model"
-summary = "joints of one person"
-licence = "MIT"
-skeleton = "coco17"
-[[mine.net.files]]
-name = "net.onnx"
-[mine.net.inputs]
-input = {shape = [-1, 3, 64, 48], dtype = "float32"}
-[mine.net.outputs]
-maps = {shape = [-1, 17, 16, 12], dtype = "float32"}
-[mine.net.preprocess]
-size = [48, 64]
-layout = "nchw"
-dtype = "float32"
-fit = "affine"
-padding = 1.25
-[mine.net.decoder]
-kind = "heatmaps"
-refine = "dark"
-"""
+CARD = card({"maps": (-1, 17, 16, 12)}, 'kind = "heatmaps"\nrefine = "dark"', size=(48, 64), preprocess=BOX)
 
 
 def opened(**settings: Any) -> HeatmapTopdown:
@@ -100,9 +80,9 @@ nodes:
 """
 
 
-def written(folder: Path, card: str = CARD, studio: str = STUDIO) -> Path:
+def written(folder: Path, text: str = CARD, studio: str = STUDIO) -> Path:
     (folder / "my_net").mkdir(parents=True)
-    (folder / "my_net" / "card.toml").write_text(card)
+    (folder / "my_net" / "card.toml").write_text(text)
     (folder / "studio.yaml").write_text(studio)
     return folder / "studio.yaml"
 
