@@ -22,9 +22,12 @@ FEWEST = 6
 """Body joints (shoulders to ankles) that a view must show."""
 DEPTH = 0.06
 """One standard deviation of the distance to the camera, as a share of it: people differ in size, and one view does not tell."""
+OWN = 0.03
+"""The same where the length of the person's own limbs is known."""
+_SIZES = 0.8, 1.25
 _BODY = np.array(COCO17.body)
 _HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
-_STEEP, _SMALLEST, _OUTLIER = 0.1, 1e-3, 3.0
+_STEEP, _SMALLEST, _OUTLIER, _ROUNDS = 0.1, 1e-3, 3.0, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,14 @@ def from_hips(view: Looks, xyz_m: F64) -> F32:
     return target
 
 
-def stand(view: Looks, xyz_m: F64 | F32, spread_m: F64 | F32, *, ray_rad: F64) -> tuple[F64, F64]:
+def stand(view: Looks, xyz_m: F64 | F32, spread_m: F64 | F32, *, ray_rad: F64, depth: F64 | float = DEPTH) -> tuple[F64, F64]:
     """The skeletons in the room: world points [N,17,3] and one standard deviation of each [N,17], metres; NaN where the view does not tell.
 
     xyz_m, spread_m: the network's answer, from the hips, in the view's axes. Its bones have a length (the network has learned how long they are),
     so only one place on the lines of sight fits them: the translation with the least squared distances from joints to lines,
-    weighted by both uncertainties (three linear equations). Then every joint that is seen moves towards its line by its share of the variance.
-    ray_rad [N]: one standard deviation of a key point that is certain, as an angle.
+    weighted by both uncertainties and robustly (three linear equations, four
+    times, Geman and McClure's weights). Then every joint that is seen moves towards its line by its share of the variance.
+    ray_rad [N]: one standard deviation of a key point that is certain, as an angle. depth ([N]): that of the distance, as a share of it.
     """
     local, wide = np.asarray(xyz_m, np.float64), np.maximum(np.asarray(spread_m, np.float64), 1e-3)
     seen = np.isfinite(view.directions[..., 0])
@@ -91,26 +95,38 @@ def stand(view: Looks, xyz_m: F64 | F32, spread_m: F64 | F32, *, ray_rad: F64) -
     far = np.full((len(local), 1), 4.0)  # metres: it only balances the two uncertainties, and is set right by the second round
     root = np.zeros((len(local), 3))
     across = np.eye(3) - line[..., :, None] * line[..., None, :]
-    for _ in range(2):
-        noise2 = (ray_rad[:, None] * far) ** 2 / np.maximum(view.conf, 1e-3)
-        weight = np.where(seen, 1 / (wide * wide + noise2), 0.0)
+    agrees = np.ones(wide.shape)
+    for _ in range(_ROUNDS):
+        variance = wide * wide + (ray_rad[:, None] * far) ** 2 / np.maximum(view.conf, 1e-3)
+        weight = np.where(seen, agrees / variance, 0.0)
         a = np.einsum("nk,nkij->nij", weight, across) + 1e-9 * np.eye(3)
         b = np.einsum("nk,nkij,nkj->ni", weight, across, local)
         root = -np.linalg.solve(a, b[..., None])[..., 0]
         far = np.maximum(np.linalg.norm(root, axis=1, keepdims=True), 0.3)
+        off2 = (np.einsum("nkij,nkj->nki", across, local + root[:, None]) ** 2).sum(axis=2)
+        agrees = 1 / (1 + off2 / (2 * variance)) ** 2
     at = local + root[:, None]
     off = np.einsum("nkij,nkj->nki", across, at)
     noise2 = (ray_rad[:, None] * far) ** 2 / np.maximum(view.conf, 1e-3)
     near = (off * off).sum(axis=2) < _OUTLIER**2 * 2 * (wide * wide + noise2)
     share = np.where(seen & near, wide * wide / (wide * wide + noise2), 0.0)
     at = at - share[..., None] * off
-    known = (
-        view.enough & ((root * np.nanmean(np.where(seen[..., None], line, np.nan), axis=1)).sum(axis=1) > 0) if len(local) else view.enough
-    )
+    known = view.enough & ((root * line.sum(axis=1)).sum(axis=1) > 0)
     placed = np.where(known[:, None, None], np.einsum("nij,nkj->nki", view.world_from_view, at) + view.centre_m[:, None], np.nan)
     lateral2 = wide * wide * (1 - share)
-    sigma = np.sqrt((2 * lateral2 + wide * wide + (DEPTH * far) ** 2) / 3)
+    sigma = np.sqrt((2 * lateral2 + wide * wide + (np.reshape(depth, (-1, 1)) * far) ** 2) / 3)
     return placed, np.where(known[:, None], sigma, np.inf)
+
+
+def size_of(known_m: F64, given_m: F64) -> F64:
+    """By what [N] skeletons with limbs given_m [N,L] are to be multiplied to be those with known_m (NaN: not known): the median, 1 where fewer than four
+    limbs tell, and never beyond 0.8 and 1.25."""
+    ratio = known_m / np.maximum(given_m, 1e-3)
+    enough = np.isfinite(ratio).sum(axis=1) >= 4
+    size = np.ones(len(ratio))
+    if enough.any():
+        size[enough] = np.clip(np.nanmedian(ratio[enough], axis=1), *_SIZES)
+    return size
 
 
 def _axes(axis: F64, turn: F64) -> F64:

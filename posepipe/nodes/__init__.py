@@ -19,6 +19,7 @@ _BUILT_IN = {
     "heatmap.topdown": "posepipe.nodes.heatmap_topdown:HeatmapTopdown",
     "lift.algebraic": "posepipe.nodes.lift_algebraic:LiftAlgebraic",
     "lift.auto": "posepipe.nodes.lift_auto:LiftAuto",
+    "lift.baseline": "posepipe.nodes.lift_baseline:LiftBaseline",
     "lift.volumetric": "posepipe.nodes.lift_volumetric:LiftVolumetric",
     "smooth.one_euro": "posepipe.nodes.smooth_one_euro:SmoothOneEuro",
     "publish.zmq": "posepipe.nodes.publish_zmq:PublishZmq",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -14,28 +15,51 @@ from posepipe.calib.rig import Rig
 from posepipe.calib.sides import Bools, facing_of, mirror_of, triangulate_sides
 from posepipe.calib.triangulate import Triangulated
 from posepipe.engines.engine import EngineOptions
-from posepipe.pipeline.errors import EngineError, RigError
-from posepipe.pipeline.node import Context, NodeSettings
+from posepipe.engines.lifter import lifter_card
+from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
+from posepipe.pipeline.node import Context
 from posepipe.pipeline.packet import F32, F64, I64, Poses, Tier, ViewPoses, readonly
 from posepipe.pipeline.skeleton import Skeleton, skeleton
+
+from ._lift_alone import Alone
+from ._lift_people import People, PeopleSettings
 
 if TYPE_CHECKING:
     from ._lift_weights import LearnedWeights
 
 
-class LiftSettings(NodeSettings, frozen=True):
-    min_conf: Annotated[float, Meta(description="key points below this confidence are not seen", ge=0, lt=1)] = 0.2
+class LiftSettings(PeopleSettings, frozen=True):
     inlier: Annotated[
         float, Meta(description="a view further from the point than this does not count, as a share of its crop's side", gt=0, lt=1)
     ] = 0.05
-    sigma: Annotated[float, Meta(description="noise of a certain key point, as a share of its crop's side", gt=0, lt=1)] = 0.012
     min_joints: Annotated[int, Meta(description="fewest body joints that make a person", ge=1, le=12)] = 4
-    same_person_m: Annotated[float, Meta(description="how near a lost person must come back to be the same", gt=0)] = 1.0
-    same_person_s: Annotated[float, Meta(description="how soon a lost person must come back to be the same", gt=0)] = 2.0
     weights: Annotated[
         Literal["peaks", "triangulation.confidence"],
         Meta(description="how far a view is believed: by the heights of its peaks, or by a network that looks at its heatmaps"),
     ] = "peaks"
+    single: Annotated[
+        str,
+        Meta(
+            description="network for a person whom fewer than two views show: lifter.baseline, or my_net/card.toml; empty: such a person is not given"
+        ),
+    ] = ""
+    blend_s: Annotated[
+        float, Meta(description="how long a change between one view and several takes, so that nothing jumps", ge=0, le=5)
+    ] = 0.4
+
+    def beside(self, folder: Path) -> Self:
+        whole = str(folder / Path(self.single).expanduser())
+        return msgspec.structs.replace(self, single=whole) if self.single.endswith(".toml") else self
+
+
+def check_single(settings: LiftSettings) -> None:
+    """Refuse a `single` that is no lifter. GraphError."""
+    if settings.single:
+        try:
+            lifter_card(settings.single)
+        except (EngineError, PullError) as e:
+            what = f"{e.where}: {e.what}" if e.where and e.where != settings.single else e.what
+            raise GraphError(f"single is {settings.single!r}: {what}", hint=e.hint) from e
 
 
 def engine_options(ctx: Context) -> EngineOptions:
@@ -60,15 +84,17 @@ class Algebraic:
         """Compiles, or loads the compiled kernels. RigError in a studio without a rig."""
         self.rig, self.settings = rig_of(ctx), settings
         self.layout: Skeleton = skeleton(ctx.caps["views"].skeleton)
-        self.body = np.array(self.layout.body)
+        self._people = People(self.layout, settings)
         self._mirror, self._facing = mirror_of(self.layout), facing_of(self.layout)
-        self._next_id = 0
-        self._last_seen: dict[int, tuple[int, F64]] = {}
         self._weights: LearnedWeights | None = None
         if settings.weights != "peaks":
             from ._lift_weights import LearnedWeights
 
             self._weights = LearnedWeights(engine_options(ctx), self.layout)
+        self._alone: Alone | None = None
+        if settings.single:
+            how = {"sigma": settings.sigma, "blend_s": settings.blend_s}
+            self._alone = Alone(settings.single, engine_options(ctx), self.rig, self.layout, **how)
         views, joints = len(self.rig), len(self.layout.joints)
         nothing = np.zeros((1, views, joints, 2), np.float32)
         maps = np.zeros((1, views, 64, 64, 17), np.float32)
@@ -77,11 +103,10 @@ class Algebraic:
 
     @property
     def runs_on(self) -> str:
-        """What learned weights are computed on; empty without them."""
-        if self._weights is None:
-            return ""
-        engine = self._weights.engine
-        return f"{self.settings.weights} on {engine.runtime} {engine.precision} ({engine.device})"
+        """What learned weights and the lifter of single views are computed on; empty without them."""
+        opened = ((self.settings.weights, self._weights), (self.settings.single, self._alone))
+        engines = [(name, one.engine) for name, one in opened if one is not None]
+        return ", ".join(f"{name} on {e.runtime} {e.precision} ({e.device})" for name, e in engines)
 
     @property
     def learned(self) -> bool:
@@ -107,53 +132,27 @@ class Algebraic:
         return np.maximum(side_px.astype(np.float64), 1)
 
     def close(self) -> None:
-        """Close the network, if there is one."""
-        if self._weights is not None:
-            self._weights.close()
+        """Close the networks, if there are any."""
+        for opened in (self._weights, self._alone):
+            if opened is not None:
+                opened.close()
 
     def seen(self, v: ViewPoses) -> F32:
         """Confidences [P,C,J], 0 for what is too low to be seen."""
-        return np.where(v.conf >= self.settings.min_conf, v.conf, np.float32(0))
+        return self._people.seen(v)
 
     def people(self, points: Triangulated) -> I64:
         """Which rows have enough of a body to be a person."""
-        there: I64 = np.flatnonzero(np.count_nonzero(points.conf[:, self.body] > 0, axis=1) >= self.settings.min_joints)
+        there: I64 = np.flatnonzero(np.count_nonzero(points.conf[:, self._people.body] > 0, axis=1) >= self.settings.min_joints)
         return there
+
+    def with_single(self, v: ViewPoses, conf: F32, points: Triangulated, t_ns: int) -> tuple[Triangulated, I64, NDArray[np.bool_]]:
+        """The points with those whom one view shows put in, the rows of the people, and who [P] was lifted from one view."""
+        rows = self.people(points)
+        if self._alone is None:
+            return points, rows, np.zeros(len(v.ids), np.bool_)
+        return self._alone.fill(v, conf, points, rows, t_ns)
 
     def poses(self, v: ViewPoses, points: Triangulated, rows: I64, t_ns: int, *, tier: Tier = "algebraic") -> Poses:
         """The packet of the people in those rows."""
-        there = set(v.ids[rows].tolist())
-        conf = points.conf[rows]
-        arrays = (
-            np.array([self._identity(int(v.ids[row]), there, points.xyz_m[row], t_ns) for row in rows], np.int64),
-            points.xyz_m[rows].astype(np.float32),
-            conf.astype(np.float32),
-            np.where(conf > 0, points.sigma_m[rows], np.nan).astype(np.float32),
-            np.array([_median(points.residual_px[row][points.used[row]]) for row in rows], np.float32),
-            points.used[rows].sum(axis=1, dtype=np.uint8),
-        )
-        for array in arrays:
-            readonly(array)
-        return Poses(v.cameras, v.skeleton, v.sync, tier, *arrays)
-
-    def _identity(self, known: int, there: set[int], xyz_m: F64, t_ns: int) -> int:
-        body_m = xyz_m[self.body]
-        centre_m = body_m[np.isfinite(body_m[:, 0])].mean(axis=0)
-        if known < 0:
-            known = self._lost_near(centre_m, there, t_ns)
-        if known < 0:
-            known, self._next_id = self._next_id, self._next_id + 1
-        self._last_seen[known] = (t_ns, centre_m)
-        return known
-
-    def _lost_near(self, centre_m: F64, there: set[int], t_ns: int) -> int:
-        """The identity of someone lost near here and not long ago (none of those who are `there`), -1 for nobody."""
-        since_ns = t_ns - int(self.settings.same_person_s * 1e9)
-        self._last_seen = {p: seen for p, seen in self._last_seen.items() if seen[0] >= since_ns}
-        near = {p: float(np.linalg.norm(at - centre_m)) for p, (t, at) in self._last_seen.items() if t < t_ns and p not in there}
-        best = min(near, key=lambda p: near[p], default=-1)
-        return best if best >= 0 and near[best] <= self.settings.same_person_m else -1
-
-
-def _median(residuals_px: NDArray[np.floating[Any]]) -> float:
-    return float(np.median(residuals_px)) if residuals_px.size else 0.0
+        return self._people.poses(v, points, rows, t_ns, tier=tier)

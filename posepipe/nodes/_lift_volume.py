@@ -16,14 +16,15 @@ from posepipe.calib.rig import Rig
 from posepipe.calib.sides import Bools
 from posepipe.calib.triangulate import Triangulated
 from posepipe.calib.unproject import Cube
+from posepipe.engines.lifter import lifter_file
 from posepipe.engines.network import STUB
 from posepipe.engines.volume import VolumeNetwork, network_file, volume_card
 from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
 from posepipe.pipeline.node import Caps, Context
-from posepipe.pipeline.packet import F32, F64, Poses, ViewPoses
+from posepipe.pipeline.packet import F32, F64, Poses, Tier, ViewPoses
 from posepipe.pipeline.skeleton import COCO17, skeleton
 
-from ._lift import Algebraic, LiftSettings, engine_options
+from ._lift import Algebraic, LiftSettings, check_single, engine_options
 from ._lift_held import Held
 from ._lift_maps import Seen, coco17_in, heatmaps
 
@@ -44,7 +45,8 @@ class VolumetricSettings(LiftSettings, frozen=True):
     hold_s: Annotated[float, Meta(description="how long the last skeletons are given again while nobody can be placed", ge=0, le=10)] = 0.5
 
     def beside(self, folder: Path) -> Self:
-        return msgspec.structs.replace(self, engine=str(folder / Path(self.engine).expanduser())) if self.engine.endswith(".toml") else self
+        own = super().beside(folder)
+        return msgspec.structs.replace(own, engine=str(folder / Path(self.engine).expanduser())) if self.engine.endswith(".toml") else own
 
 
 def check(settings: VolumetricSettings, inputs: Mapping[str, Caps]) -> None:
@@ -55,18 +57,19 @@ def check(settings: VolumetricSettings, inputs: Mapping[str, Caps]) -> None:
         except (EngineError, PullError, GraphError) as e:
             what = f"{e.where}: {e.what}" if e.where and e.where != settings.engine else e.what
             raise GraphError(f"engine is {settings.engine!r}: {what}", hint=e.hint) from e
+    check_single(settings)
     if (views := inputs.get("views")) is not None and views.skeleton:
         coco17_in(skeleton(views.skeleton))
 
 
 def needs(settings: VolumetricSettings) -> tuple[str, ...]:
-    """The model that has to be here."""
-    return () if settings.engine == STUB else (settings.engine,)
+    """The models that have to be here."""
+    return tuple(name for name in (settings.engine, settings.single) if name not in (STUB, ""))
 
 
 def networks(settings: VolumetricSettings) -> Mapping[str, Path]:
-    """The file that is opened."""
-    return network_file(settings.engine)
+    """The files that are opened."""
+    return {**network_file(settings.engine), **(lifter_file(settings.single) if settings.single else {})}
 
 
 def check_scale(rig: Rig) -> None:
@@ -137,10 +140,11 @@ class Lifter:
         placed = np.zeros(len(v.ids), np.bool_)
         if volumes and seen is not None:
             placed = self._volumetric(_Looked(v, conf, points, exchanged[:, :, self._joints], seen), t_ns)
-        rows = lift.people(points)
+        points, rows, lifted = lift.with_single(v, conf, points, t_ns)
         if not len(rows):
             return self._held.at(v, t_ns, "volumetric" if volumes else "algebraic")
-        poses = lift.poses(v, points, rows, t_ns, tier="volumetric" if placed[rows].all() else "algebraic")
+        made: Tier = "lifted" if lifted.any() else "volumetric" if placed[rows].all() else "algebraic"
+        poses = lift.poses(v, points, rows, t_ns, tier=made)
         self._held.keep(poses, t_ns)
         self._follow(poses, t_ns)
         return poses
