@@ -31,13 +31,19 @@ def add(commands: Any) -> None:
     )
     one.add_argument("--width", type=int, default=512, metavar="N", help="neurons of a layer of the live form (512)")
     one.set_defaults(command=_lifter)
+    one = kinds.add_parser(
+        "confidence",
+        help="how far lift.algebraic believes every view (weights: triangulation.confidence)",
+        description="Draw people from motion, see them with random cameras through a detector's errors, and train through the triangulation.",
+    )
+    _in_and_out(one, "the network goes here")
+    one.add_argument("--examples", type=int, default=16_000, metavar="N", help="people to draw (16000)")
+    one.add_argument("--seed", type=int, default=1)
+    one.set_defaults(command=_confidence)
 
 
 def _common(one: argparse.ArgumentParser, *, steps: int, draws: bool = True) -> None:
-    one.add_argument(
-        "--motion", type=Path, required=True, metavar="DIR", help="motion to learn from, as `posepipe motion import` writes it"
-    )
-    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, curves and network go here")
+    _in_and_out(one, "checkpoint, curves and network go here")
     one.add_argument("--steps", type=int, default=steps, metavar="N", help=f"length of the whole training ({steps})")
     one.add_argument("--minutes", type=positive, metavar="M", help="stop after so long; the same command goes on from there")
     if draws:
@@ -45,6 +51,13 @@ def _common(one: argparse.ArgumentParser, *, steps: int, draws: bool = True) -> 
     one.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the training itself (1)")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("--fresh", action="store_true", help="begin anew, whatever DIR holds")
+
+
+def _in_and_out(one: argparse.ArgumentParser, out: str) -> None:
+    one.add_argument(
+        "--motion", type=Path, required=True, metavar="DIR", help="motion to learn from, as `posepipe motion import` writes it"
+    )
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help=out)
 
 
 def _triangulation(args: argparse.Namespace) -> int:
@@ -64,4 +77,11 @@ def _lifter(args: argparse.Namespace) -> int:
         args.motion, args.out, recipe=args.recipe, width=args.width, steps=args.steps, minutes=args.minutes, threads=args.threads,
         seed=args.seed, fresh=args.fresh,
     )  # fmt: skip
+    return 0
+
+
+def _confidence(args: argparse.Namespace) -> int:
+    from .training_confidence import from_motion
+
+    from_motion(args.motion, args.out, examples=args.examples, seed=args.seed)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from ..calib.posebank import Track
 from ..calib.samples import INLIER, SIGMA, Observed, Sampler, key_points, random_rig
@@ -14,12 +15,14 @@ from ..calib.sides import facing_of, mirror_of
 from ..calib.triangulate import Triangulated
 from ..calib.weighted import First, first_look, triangulate_weighted
 from ..engines.confidence import AGREEMENTS, SHAPES, Confidence, describe
-from ..pipeline.errors import EngineError
 from ..pipeline.packet import F64
 from ..pipeline.skeleton import COCO17
+from .drawing import split
+from .training import can_train
 
 MOST_VIEWS = 8
 _CM = 100.0
+_SHAPES = 3
 _MIRROR, _FACING = mirror_of(COCO17), facing_of(COCO17)
 _VIEWS = {2: 0.15, 3: 0.3, 4: 0.35, 5: 0.08, 6: 0.05, 8: 0.07}
 
@@ -101,14 +104,21 @@ def _lines(seen: Observed, first: First, side_px: F64, near_m: F64) -> tuple[F64
     return upper, onto, np.einsum("cja,cja->cj", onto, centre * _CM)
 
 
+def from_motion(motion: Path, out: Path, *, examples: int, seed: int) -> None:
+    """Train on motion, every fifth recording kept out (the same ones that the volumetric network is judged on), and write `confidence.onnx`."""
+    can_train(examples=examples)
+    console = Console()
+    trained, kept_out = split(motion, shapes=_SHAPES, seed=seed)
+    console.print(f"{len(trained)} tracks to train on, {len(kept_out)} kept out of it")
+    console.print(f"written {confidence(trained, kept_out, out, count=examples, seed=seed, tell=console.print)}")
+
+
 def confidence(
     tracks: Sequence[Track], kept_out: Sequence[Track], out: Path, *, count: int, seed: int, tell: Callable[[str], None]
 ) -> Path:
-    """Draw `count` examples of the tracks and train `confidence.onnx` on them. EngineError without torch."""
-    try:
-        from ..engines.models.triangulation.confidence import Plan, train
-    except ImportError as e:
-        raise EngineError("training needs torch, which is not installed", hint="pip install 'posepipe[train]'") from e
+    """Draw `count` examples of the tracks and train `confidence.onnx` on them."""
+    from ..engines.models.triangulation.confidence import Plan, train
+
     judged = examples(sampler(kept_out, seed=seed + 1, rigs=100), max(count // 20, 100))
     drawn = examples(sampler(tracks, seed=seed), count, tell=tell)
     return train(drawn, out, Plan(seed=seed), kept_out=judged, tell=tell)
