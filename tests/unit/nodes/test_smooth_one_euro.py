@@ -180,7 +180,7 @@ def test_who_has_gone_is_forgotten() -> None:
     node = smoother(forget_ms=300)
     for i in range(200):
         step(node, skeletons((i, 0, 0)), i * 100, ids=(i,))
-    assert len(node._tracks) <= 22, "memory does not grow with everybody who ever passed"
+    assert len(node._crowd) <= 22, "memory does not grow with everybody who ever passed"
 
 
 def test_limbs_steady_a_badly_seen_joint_and_leave_the_well_seen_ones() -> None:
