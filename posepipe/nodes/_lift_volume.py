@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -108,11 +109,14 @@ class Lifter:
         """Opens the network and compiles, or loads what was compiled. Raises RigError, EngineError, PullError."""
         check_scale(ctx.rig) if isinstance(ctx.rig, Rig) else None
         self.settings = settings
-        self._algebraic = Algebraic(ctx, settings)
-        self._rig, self._joints = self._algebraic.rig, coco17_in(self._algebraic.layout)
-        self._maps, self._held = heatmaps(ctx, self._joints), Held(settings.hold_s)
-        self._tell = self._maps.tell
-        self._network = VolumeNetwork(settings.engine, engine_options(ctx), batch=_BATCH)
+        with ExitStack() as undo:
+            self._algebraic = Algebraic(ctx, settings)
+            undo.callback(self._algebraic.close)
+            self._rig, self._joints = self._algebraic.rig, coco17_in(self._algebraic.layout)
+            self._maps, self._held = heatmaps(ctx, self._joints), Held(settings.hold_s)
+            self._tell = self._maps.tell
+            self._network = VolumeNetwork(settings.engine, engine_options(ctx), batch=_BATCH)
+            undo.pop_all()
         engine = self._network.engine
         self.runs_on = f"{settings.engine} on {engine.runtime} {engine.precision} ({engine.device})"
         if not ctx.caps["views"].maps:

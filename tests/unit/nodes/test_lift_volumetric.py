@@ -17,10 +17,11 @@ from posepipe.calib.sides import mirror_of
 from posepipe.calib.triangulate import _triangulate
 from posepipe.calib.unproject_kernel import fill, first_not_finite
 from posepipe.engines.volume import _soft_argmax
+from posepipe.nodes._lift import Algebraic
 from posepipe.nodes._lift_maps import coco17_in, paint
 from posepipe.nodes.lift_algebraic import LiftAlgebraic
 from posepipe.nodes.lift_volumetric import LiftVolumetric
-from posepipe.pipeline.errors import EngineError, GraphError, RigError
+from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
 from posepipe.pipeline.packet import Poses
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17, Skeleton
 
@@ -303,6 +304,16 @@ def test_settings_of_engines_that_are_none() -> None:
     with pytest.raises(EngineError, match=r"engines: .*\n  -> correct engines: in the studio file"):
         node.open(Studio(ring().names).context(rig=ring(), caps=caps("views", skeleton="coco17"), engines={"runtime": "no"}))
     node.close()
+
+
+def test_a_network_that_does_not_open_leaves_no_other_one_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Algebraic] = []
+    monkeypatch.setattr(Algebraic, "close", lambda self: closed.append(self))
+    with pytest.raises(PullError, match="card"):
+        Lift(LiftVolumetric, engine="nowhere/card.toml")
+    assert len(closed) == 1
+    Lift(LiftVolumetric)
+    assert len(closed) == 1
 
 
 def test_nothing_is_compiled_once_it_is_open() -> None:
