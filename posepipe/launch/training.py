@@ -61,8 +61,8 @@ class Judge:
 def spread_factors(tracks: list[Track], *, seed: int, count: int) -> Callable[[Callable[[F32], tuple[F32, F32]]], F32]:
     """Measures, on samples of these tracks, by what [17] a network's spread has to be multiplied to be one standard deviation per axis.
 
-    By the median, so that joints taken for another one do not make all the others look uncertain: the squared error of a normal distribution
-    in three dimensions has its median at 2.366 variances.
+    By the error that nine of ten stay below: a joint taken for another one does not make all the others look uncertain, yet the prior that this
+    becomes in the fine step leaves room for what the network now and then gets wrong. In three dimensions nine of ten squared errors of a normal distribution lie below 6.251 variances.
     """
 
     def measure(run: Callable[[F32], tuple[F32, F32]]) -> F32:
@@ -74,7 +74,7 @@ def spread_factors(tracks: list[Track], *, seed: int, count: int) -> Callable[[C
             _, volume, target = cubed(seen)
             xyz, spread = run(volume[None])
             ratios.append(((xyz[0] - target) ** 2).sum(axis=1) / spread[0] ** 2)
-        factors: F32 = np.sqrt(np.nanmedian(np.stack(ratios), axis=0) / 2.366).astype(np.float32)
+        factors: F32 = np.sqrt(np.nanquantile(np.stack(ratios), 0.9, axis=0) / 6.251).astype(np.float32)
         return factors
 
     return measure
