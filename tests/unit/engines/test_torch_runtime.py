@@ -5,74 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from posepipe.engines.assets import Asset
-from posepipe.engines.engine import EngineOptions, open_engine
 from posepipe.engines.models.blazepose import networks
 from posepipe.pipeline.errors import EngineError
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install posepipe[train]")
-from posepipe.engines import torch as runtime  # noqa: E402
 
-Made = Callable[..., Path]
-FLOAT = TensorProto.FLOAT
+from tests.unit.engines.torch_kit import FLOAT, Made, both, engine, must_agree, noise, writer  # noqa: E402
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    """Writes a network: nodes, what goes in and comes out (name -> shape), and constants."""
-
-    def write(
-        nodes: list[Any],
-        inputs: dict[str, list[Any]],
-        outputs: dict[str, list[Any]],
-        constants: dict[str, NDArray[Any]] | None = None,
-        *,
-        kinds: dict[str, int] | None = None,
-        opset: int = 17,
-    ) -> Path:
-        infos = [[helper.make_tensor_value_info(n, (kinds or {}).get(n, FLOAT), s) for n, s in part.items()] for part in (inputs, outputs)]
-        kept = [numpy_helper.from_array(a, n) for n, a in (constants or {}).items()]
-        graph = helper.make_graph(nodes, "made", *infos, kept)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-        onnx.save(model, path := tmp_path / "made.onnx")
-        return path
-
-    return write
-
-
-def engine(path: Path, **options: Any) -> Any:
-    return open_engine(path, EngineOptions(runtime="torch", device="cpu", **options))
-
-
-def both(path: Path, inputs: dict[str, NDArray[Any]], **options: Any) -> list[dict[str, NDArray[Any]]]:
-    """What torch and ONNX Runtime give."""
-    found = []
-    for kind in ("torch", "onnxruntime"):
-        with open_engine(path, EngineOptions(runtime=kind, device="cpu", **(options if kind == "torch" else {}))) as one:  # type: ignore[arg-type]
-            found.append({n: a.copy() for n, a in one(inputs).items()})
-    return found
-
-
-def must_agree(path: Path, inputs: dict[str, NDArray[Any]], *, within: float = 1e-5) -> None:
-    torchs, reference = both(path, inputs)
-    assert torchs.keys() == reference.keys()
-    for name, want in reference.items():
-        assert torchs[name].dtype == want.dtype
-        assert torchs[name].shape == want.shape
-        assert torchs[name] == pytest.approx(want, abs=within)
-
-
-def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return writer(tmp_path)
 
 
 # networks ---------------------------------------------------------------------------------------------------------------------
@@ -295,140 +245,3 @@ def test_what_is_behind_the_last_layer_is_float32_in_every_precision(made: Made,
     constants = {"w": noise(2, 3, 1), "nothing": np.array(0, np.float32), "index": np.array([[[2049], [2049]]], np.float32)}
     with engine(made(nodes, {"x": ["n", 3, 4]}, {"y": ["n", 2, 4]}, constants), precision=precision) as one:
         assert (one({"x": noise(2, 3, 4)})["y"][:, 0] == 2049).all()
-
-
-# what it says -----------------------------------------------------------------------------------------------------------------
-
-
-def relu(made: Made) -> Path:
-    return made([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, {"y": ["n", 3]})
-
-
-def test_it_says_what_it_is(made: Made) -> None:
-    with engine(relu(made), instances=2) as one:
-        assert (one.runtime, one.precision, one.device, one.instances) == ("torch", "fp32", "CPU", 2)
-        assert one.reason == "asked for; precision auto: fp16 on a GPU, fp32 on a processor"
-        assert [str(s) for s in (*one.inputs, *one.outputs)] == ["x float32 [any, 3]", "y float32 [any, 3]"]
-        runs = [one.submit({"x": np.full((1, 3), k, np.float32)}) for k in range(4)]
-        assert [r.result()["y"][0, 0] for r in runs] == [0, 1, 2, 3]
-        with pytest.raises(EngineError, match=r"the network takes x float32 \[any, 3\]"):
-            one({"x": np.zeros((1, 4), np.float32)})
-
-
-@pytest.mark.filterwarnings("error")
-def test_pictures_that_may_only_be_read_are_read(made: Made) -> None:
-    x = noise(2, 3)
-    x.setflags(write=False)
-    with engine(relu(made)) as one:
-        assert one({"x": x})["y"] == pytest.approx(np.maximum(x, 0))
-
-
-def test_an_unknown_operator_is_refused_by_name(made: Made) -> None:
-    path = made([helper.make_node("Softplus", ["x"], ["y"], "head")], {"x": [1, 3]}, {"y": [1, 3]})
-    with pytest.raises(EngineError, match="the operator Softplus of node 'head' is not known here") as e:
-        engine(path)
-    assert e.value.where == str(path)
-    assert "runtime: auto" in e.value.hint
-
-
-@pytest.mark.parametrize(
-    ("op", "extra", "how", "says"),
-    [
-        ("Resize", {"": None, "s": np.array([1, 1, 2, 2], np.float32)}, {"mode": "cubic"}, "with cubic, half_pixel is not known"),
-        ("Conv", {"w": noise(2, 2, 3, 3)}, {"auto_pad": "SAME_UPPER"}, "with auto_pad SAME_UPPER is not known"),
-        ("Conv", {"w": noise(2, 2, 1, 1, 1, 1)}, {"kernel_shape": [1, 1, 1, 1]}, "Conv of node 'y' along 4 axes is not known"),
-        ("ConvTranspose", {"w": noise(2, 2, 2, 2)}, {"output_shape": [9, 9]}, "'output_shape'"),
-        ("BatchNormalization", {n: noise(2) for n in "sbmv"}, {"training_mode": 1}, "in training is not known"),
-        ("Reshape", {"s": np.array([0, 4])}, {"allowzero": 1}, "with allowzero is not known"),
-        ("Range", {"a": np.array(4.0, np.float32), "b": np.array(1.0, np.float32)}, {}, "Range of node 'y' has computed limits"),
-        ("MaxPool", {}, {"kernel_shape": [2, 2], "ceil_mode": 1}, "'ceil_mode': 1"),
-        ("Slice", {"a": np.array([9]), "b": np.array([0]), "c": np.array([0]), "d": np.array([-1])}, {}, r"with the steps \[-1\]"),
-    ],
-)
-def test_what_an_operator_cannot_do_is_refused(made: Made, op: str, extra: dict[str, Any], how: dict[str, Any], says: str) -> None:
-    node = helper.make_node(op, ["x", *extra], ["y"], **how)
-    with pytest.raises(EngineError, match=says):
-        engine(made([node], {"x": [1, 2, 4, 4]}, {"y": [None] * 4}, {n: a for n, a in extra.items() if n}))
-
-
-def test_constants_without_a_tensor_are_refused(made: Made) -> None:
-    two = helper.make_node("Constant", [], ["two"], value_float=2.0)
-    with pytest.raises(EngineError, match="the operator Constant of node 'two' is not known here"):
-        engine(made([two, helper.make_node("Mul", ["x", "two"], ["y"])], {"x": ["n", 3]}, {"y": ["n", 3]}))
-
-
-def test_a_computed_shape_is_refused(made: Made) -> None:
-    node = helper.make_node("Reshape", ["x", "s"], ["y"])
-    path = made([node], {"x": [4], "s": [2]}, {"y": [None, None]}, kinds={"s": TensorProto.INT64})
-    with pytest.raises(EngineError, match="has a computed 's', where torch needs a constant"):
-        engine(path)
-
-
-@pytest.mark.parametrize("content", [b"no network", b""])
-def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes) -> None:
-    (path := tmp_path / "x.onnx").write_bytes(content)
-    with pytest.raises(EngineError, match="not a network that torch can load"):
-        engine(path)
-
-
-@pytest.mark.parametrize(("precision", "says"), [("int8", "torch runs no int8"), ("fp16", "fp16 on a processor")])
-def test_precisions_that_make_no_sense_are_refused(made: Made, precision: Any, says: str) -> None:
-    with pytest.raises(EngineError, match=says):
-        runtime.TorchEngine(relu(made), EngineOptions(runtime="torch", device="cpu", precision=precision), "asked for")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_refused(made: Made) -> None:
-    with pytest.raises(EngineError, match="device is cuda:1: ") as e:
-        runtime.TorchEngine(relu(made), EngineOptions(runtime="torch", device="cuda:1"), "asked for")
-    assert "device: cpu" in e.value.hint
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_said(
-    made: Made, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = engine(relu(made))
-    compute, sizes = one._compute, []
-
-    def small(inputs: Any) -> Any:
-        sizes.append(len(inputs["x"]))
-        if sizes[-1] > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return compute(inputs)
-
-    monkeypatch.setattr(one, "_compute", small)
-    x = noise(10, 3)
-    assert one({"x": x})["y"] == pytest.approx(np.maximum(x, 0))
-    assert sizes == [10, 5, 3, 3, 3, 1]
-    assert "batches of 10 are run 3 at a time from now on" in caplog.text
-    sizes.clear()
-    one({"x": x})
-    assert sizes == [3, 3, 3, 1]
-
-
-def test_memory_that_is_not_enough_for_one_is_an_error(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = engine(relu(made))
-
-    def none(_: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(one, "_compute", none)
-    with pytest.raises(EngineError, match="no memory for a batch of one"):
-        one({"x": noise(2, 3)})
-
-
-@pytest.mark.parametrize(("precision", "kept"), [("fp32", False), ("fp16", True), ("auto", True)])
-def test_fp32_on_a_gpu_is_float32_throughout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, kept: bool) -> None:
-    """cuDNN's convolutions are TF32 otherwise. No GPU is needed: it is settled before the file is read, which is not there."""
-    monkeypatch.setattr(runtime, "_device", lambda wanted, where: SimpleNamespace(type="cuda"))
-    how = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [one.allow_tf32 for one in how]
-    try:
-        for one in how:
-            one.allow_tf32 = True
-        with pytest.raises(EngineError, match="not a network that torch can load"):
-            runtime.TorchEngine(tmp_path / "none.onnx", EngineOptions(precision=precision), "")
-        assert [one.allow_tf32 for one in how] == [kept, kept]
-    finally:
-        for one, value in zip(how, before, strict=True):
-            one.allow_tf32 = value
