@@ -20,9 +20,9 @@ INPUTS = 3 * JOINTS + 3
 """Numbers of a view: x, y of every joint, then how far each is believed, then sine and cosine of the elevation and the logarithm of the size."""
 FEWEST = 6
 """Body joints (shoulders to ankles) that a view must show."""
-DEPTH = 0.06
+DEPTH = 0.08
 """One standard deviation of the distance to the camera, as a share of it: people differ in size, and one view does not tell."""
-OWN = 0.03
+OWN = 0.05
 """The same where the length of the person's own limbs is known."""
 _SIZES = 0.8, 1.25
 _BODY = np.array(COCO17.body)

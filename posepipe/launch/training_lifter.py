@@ -57,13 +57,14 @@ class Judge:
         truth = from_hips(seen, self.seen.truth_m)
         placed, _ = stand(seen, xyz, spread, ray_rad=self.seen.ray_rad)
         away = np.linalg.norm(placed - self.seen.truth_m, axis=2) * 1000
+        known = np.isfinite(away[:, 0])
         depth = np.linalg.norm(placed[:, 11:13].mean(axis=1) - seen.centre_m, axis=1)
         real = np.linalg.norm(self.seen.truth_m[:, 11:13].mean(axis=1) - seen.centre_m, axis=1)
         inside = np.linalg.norm(xyz - truth, axis=2) < spread
         return scores | {
             "seen": _mm(xyz, truth),
-            "placed": float(np.nanmean(away)),
-            "distance %": float(np.nanmedian(np.abs(depth / real - 1)) * 100),
+            "placed": float(away[known].mean()) if known.any() else float("nan"),
+            "distance %": float(np.median(np.abs(depth / real - 1)[known]) * 100) if known.any() else float("nan"),
             "within 1 sd %": float(inside.mean() * 100),
         }
 

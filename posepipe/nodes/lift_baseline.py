@@ -26,7 +26,7 @@ class LiftBaseline(Node):
     """The single-view lifter after Martinez et al. 2017: every person from the one view that shows most of the body; other views do not count.
 
     The network gives coco17's joints around the hips with a standard deviation; how long its bones are tells how far away the person is. One view
-    cannot tell a tall person from a near one: along the line of sight a skeleton is some 6 % of the distance off, and `sigma_m` says so.
+    cannot tell a tall person from a near one: along the line of sight a skeleton is some 6 % of the distance off (median), and `sigma_m` says so.
     For comparison with lifts that use several views, and for what they leave out. Joints that coco17 does not have are not given. `tier` is `lifted`.
     """
 

@@ -101,8 +101,7 @@ class Published(nn.Module):
 
     def forward(self, joints: Tensor) -> Tensor:
         answer = self.net((joints.flatten(1) - self.mean_in) / self.std_in) * self.std_out + self.mean_out
-        xyz = answer.reshape(-1, len(_OUT), 3)
-        return torch.cat([torch.zeros_like(xyz[:, :1]), xyz], dim=1)
+        return nn.functional.pad(answer, (3, 0)).reshape(-1, len(JOINTS), 3)
 
 
 def export(net: Published, path: Path) -> None:
