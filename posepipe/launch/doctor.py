@@ -20,6 +20,7 @@ from rich.text import Text
 
 from posepipe import __version__
 from posepipe.engines.assets import catalogue, home
+from posepipe.engines.card import Packaged
 from posepipe.engines.device import Driver, cores, cpu_model, driver
 from posepipe.engines.runtimes import ON_CPU, Runtime, runtimes
 
@@ -248,7 +249,8 @@ def assets() -> Iterator[Finding]:
     yield cache(home())
     for name, one in catalogue().items():
         if one.present():
-            yield Finding(name, "ok", f"{one.size_bytes / 1e6:.1f} MB in {one.folder}", one.not_run)
+            where = "that come with posepipe" if isinstance(one.source, Packaged) else f"in {one.folder}"
+            yield Finding(name, "ok", f"{one.size_bytes / 1e6:.1f} MB {where}", one.not_run)
         else:
             size = f"{one.download}; {one.not_run}" if one.not_run else one.download
             yield Finding(name, "missing", f"not fetched, {size}", f"posepipe pull {name}")

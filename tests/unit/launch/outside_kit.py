@@ -10,7 +10,7 @@ import studio_kit
 from posepipe.launch import letters
 from posepipe.launch.books import Books
 from posepipe.launch.crew import Member, State
-from posepipe.pipeline.packet import WHOLE, Sync
+from posepipe.pipeline.packet import Sync, Tier, WHOLE
 from posepipe.pipeline.restart import Patience, Restart
 
 
@@ -34,6 +34,7 @@ class MadeUp:
         latency_ns: dict[str, list[int]] | None = None,
         end_to_end_ns: list[int] | None = None,
         seen: tuple[int, float] | None = None,
+        published: tuple[tuple[int, float, Tier], ...] = (),
         sync: Sync | None = None,
         subscribers: int | None = None,
         strange: int = 0,
@@ -45,7 +46,7 @@ class MadeUp:
             node: letters.NodeBeat(np.array(ns, np.int64).tobytes(), waiting, errors, 0.0, False) for node, ns in (latency_ns or {}).items()
         }
         whole = np.array(end_to_end_ns or [], np.int64).tobytes()
-        self.books.note(worker, letters.Beat(nodes, whole, [], seen, subscribers, strange, sync))
+        self.books.note(worker, letters.Beat(nodes, whole, [*published], seen, subscribers, strange, sync))
 
     def frames(self, *, captured: range, published: range, lost: range, reason: str = "queue full") -> None:
         """Frames of the first camera, by number."""

@@ -22,7 +22,9 @@ def whole(folder: Path) -> dict[str, set[str]]:
     """Metric -> labels, of a studio that knows everything."""
     studio = MadeUp(folder)
     sync = Sync(1, (0,), (), (0.1,) * 3, (0.1,) * 3, (1.0,) * 3)
-    studio.beat("main", latency_ns={"lift": [1]}, end_to_end_ns=[1], seen=(1, 1.0), sync=sync, subscribers=1)
+    studio.beat(
+        "main", latency_ns={"lift": [1]}, end_to_end_ns=[1], seen=(1, 1.0), published=((1, 1.0, "volumetric"),), sync=sync, subscribers=1
+    )
     studio.frames(captured=range(2), published=range(1), lost=range(1, 2))
     return {sample.name: set(sample.labels) - {"studio", "le"} for family in StudioCollector(studio).collect() for sample in family.samples}
 
