@@ -10,7 +10,7 @@ import studio_kit
 from posepipe.launch import letters
 from posepipe.launch.books import Books
 from posepipe.launch.crew import Member, State
-from posepipe.pipeline.packet import Sync, Tier, WHOLE
+from posepipe.pipeline.packet import WHOLE, Sync, Tier
 from posepipe.pipeline.restart import Patience, Restart
 
 
