@@ -15,7 +15,7 @@ from posepipe.pipeline.node import Context
 
 
 class SmoothButterworth(Delayed):
-    """Zero-phase Butterworth low pass, as gait laboratories use it. It holds every instant of the recording (about 3 KB a person and instant)
+    """Zero-phase Butterworth low pass, as gait laboratories use it. It holds every instant of the recording (about 4 KB with one person)
     and gives all of them when it has ended, so it runs with `--offline` only.
 
     `cutoff_hz` is where half of the power is left after both passes, `order` that of one pass.
