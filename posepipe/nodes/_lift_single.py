@@ -47,12 +47,17 @@ class SingleView:
             np.full((people, views, joints), np.nan), np.zeros((people, views, joints), np.bool_),
         )  # fmt: skip
         shown = conf[:, :, self._joints]
-        chosen = [(row, self._choose(int(v.ids[row]), shown[row])) for row in rows]
+        body = shown[:, :, _BODY]
+        score = np.where(np.count_nonzero(body > 0, axis=2) >= FEWEST, body.sum(axis=2), 0)
+        chosen = [(row, self._choose(int(v.ids[row]), score[row])) for row in rows]
         chosen = [(row, view) for row, view in chosen if view >= 0]
         if not chosen:
             return points
         at, by = np.array(chosen, np.int64).T
-        rays = undistort(self._rig, v.uv_px[at])[np.arange(len(at)), by][:, self._joints]
+        one = np.arange(len(at))
+        uv_px = np.full((len(at), views, len(self._joints), 2), np.nan)  # views that are not looked at cost nothing
+        uv_px[one, by] = v.uv_px[at, by][:, self._joints]
+        rays = undistort(self._rig, uv_px)[one, by]
         look = looks(rays, shown[at, by], self._rig.camera_from_world[by])
         xyz, spread = self._network(look.inputs)
         angle = self._sigma * np.maximum(v.side_px[at, by].astype(np.float64), 1.0) / self._focal_px[by]
@@ -71,9 +76,8 @@ class SingleView:
         """Close the network."""
         self._network.close()
 
-    def _choose(self, person: int, shown: F32) -> int:
-        """The view [C,17] that shows most of a person; the one of before, unless another is much better. -1: none shows enough."""
-        score = np.where(np.count_nonzero(shown[:, _BODY] > 0, axis=1) >= FEWEST, shown[:, _BODY].sum(axis=1), 0)
+    def _choose(self, person: int, score: F32) -> int:
+        """The view with the highest score [C], how much of a person it shows; the one of before, unless another is much better. -1: none shows enough."""
         best = int(score.argmax())
         if not score[best] > 0:
             return -1

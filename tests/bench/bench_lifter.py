@@ -35,7 +35,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=300)
     args = options.parse_args()
     rig = ring()
-    views = packet(views_of(rig, [standing(0.4 * k - 0.6, 0.3 * k) for k in range(args.people)]))
+    views = packet(views_of(rig, [standing(0.4 * k - 0.6, 0.3 * k) for k in range(args.people)], ids=tuple(range(args.people))))
     context = Studio(rig.names).context(rig=rig, caps=caps("views", skeleton="blazepose33"), engines={"threads": 1})
     baseline, algebraic = LiftBaseline(LiftBaseline.Settings(engine=args.engine)), LiftAlgebraic(LiftAlgebraic.Settings())
     for node in (baseline, algebraic):
