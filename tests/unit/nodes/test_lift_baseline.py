@@ -131,3 +131,12 @@ def test_the_path_of_a_card_is_relative_to_the_studio_file() -> None:
 def test_arrays_of_the_packet_are_read_only(card: str) -> None:
     poses = Lift(LiftBaseline, engine=card).give(packet(views_of(RIG, [standing()]), t_ns=T0_NS))
     assert not any(a.flags.writeable for a in (poses.ids, poses.xyz_m, poses.conf, poses.sigma_m, poses.reproj_px, poses.views_used))
+
+
+@pytest.mark.parametrize("view", range(4))
+def test_the_network_that_comes_with_posepipe_knows_what_a_standing_person_looks_like(view: int) -> None:
+    poses = Lift(LiftBaseline, engine="lifter.baseline").see(standing(), change=without(*(c for c in range(4) if c != view)))
+    hips = [BLAZEPOSE33.index(f"{side}_hip") for side in ("left", "right")]
+    given_m, true_m = (xyz[IN_BLAZE] - xyz[hips].mean(axis=0) for xyz in (poses.xyz_m[0], standing()))
+    assert np.linalg.norm(given_m - true_m, axis=1).mean() < 0.12
+    assert np.linalg.norm(poses.xyz_m[0, hips].mean(axis=0) - standing()[hips].mean(axis=0)) < 1.0
