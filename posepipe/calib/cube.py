@@ -23,6 +23,10 @@ _HIPS, _SHOULDERS, _BODY, _MIRROR = np.array([11, 12]), np.array([5, 6]), np.arr
 _LEAST_PEAK = 1e-3
 """A view whose peak says nothing still says so: without it a joint that no view is sure of would be nowhere."""
 
+_SHARED = 1.5
+"""The network has read its answer from the same heatmaps as the key points: what it adds to them is less than its deviation says. The factor with
+the least error on recordings that it was trained on."""
+
 
 def cube_around(xyz_m: F64, *, side_m: float = 2.5) -> Cube | None:
     """The cube around a coco17 skeleton [17,3] (NaN: joint not known): its middle the hips', else the mean of the body's joints; its x axis
@@ -54,12 +58,14 @@ def fill(rig: Rig, maps: F32, peaks: F32, rois: F64 | F32, exchanged: Bools, cub
 
 
 def fine_step(
-    rig: Rig, uv_px: F32, conf: F32, exchanged: Bools, cubes: Sequence[Cube], shares: F32, spread: F32, *, inlier_px: F64, sigma_px: F64
-) -> Triangulated:
+    rig: Rig, uv_px: F32, conf: F32, exchanged: Bools, cubes: Sequence[Cube], shares: F32, spread: F32,
+    *, inlier_px: F64, sigma_px: F64, weights: F64 | None = None,
+) -> Triangulated:  # fmt: skip
     """P people's joints (coco17) where the views see them, as far as what the network says of the body allows: `refine` with its answer as prior.
 
     uv_px [P,C,17,2], conf [P,C,17] (0: not seen): key points as they were detected; exchanged [P,C,17]: as of `triangulate_sides`. shares
-    [P,17,3], spread [P,17]: the network's answer in the P cubes, shares of their sides. inlier_px, sigma_px [P,C]: as of `triangulate`.
+    [P,17,3], spread [P,17]: the network's answer in the P cubes, shares of their sides. inlier_px, sigma_px [P,C]: as of `triangulate`. weights
+    [P,C,17]: as of `refine`, of the key points as they were detected.
     """
     order = np.where(exchanged, _MIRROR, np.arange(len(_MIRROR)))
     side_m = np.array([cube.side_m for cube in cubes])
@@ -68,7 +74,8 @@ def fine_step(
         undistort(rig, np.take_along_axis(uv_px, order[..., None], axis=2)),
         np.take_along_axis(conf, order, axis=2),
         prior_m=np.stack([cube.world(xyz) for cube, xyz in zip(cubes, shares, strict=True)]),
-        prior_sigma_m=spread.astype(np.float64) * side_m[:, None],
+        prior_sigma_m=_SHARED * spread.astype(np.float64) * side_m[:, None],
         inlier_px=inlier_px,
         sigma_px=sigma_px,
+        weights=None if weights is None else np.take_along_axis(weights, order, axis=2),
     )

@@ -27,7 +27,7 @@ _TOLD_M = 0.05
 
 @kernel
 def _refine(
-    pose: F64, focal: F64, xy_all: F64, conf: F64, sigma: F64, limit: F64, prior_m: F64, prior_sigma_m: F64,
+    pose: F64, focal: F64, xy_all: F64, conf: F64, weights: F64, sigma: F64, limit: F64, prior_m: F64, prior_sigma_m: F64,
     xyz: F64, conf_out: F64, sigma_out: F64, residual: F64, used: NDArray[np.bool_],
 ) -> None:  # fmt: skip
     cameras = pose.shape[0]
@@ -55,7 +55,7 @@ def _refine(
                 if z < _NEAR_M:
                     continue
                 xy[count, 0], xy[count, 1], views[count] = x, y, c
-                weight[count] = seen / (sigma[p, c] * sigma[p, c])
+                weight[count] = weights[p, c, j] / (sigma[p, c] * sigma[p, c])
                 limit2[count] = limit[p, c] * limit[p, c]
                 across = 2 * spread * focal[c, 0] / z
                 wide2[count] = limit2[count] + across * across
@@ -86,12 +86,21 @@ def _refine(
 
 
 def refine(
-    rig: Rig, rays: F64, conf: F64 | F32, *, prior_m: F64, prior_sigma_m: F64, inlier_px: float | F64, sigma_px: float | F64
+    rig: Rig,
+    rays: F64,
+    conf: F64 | F32,
+    *,
+    prior_m: F64,
+    prior_sigma_m: F64,
+    inlier_px: float | F64,
+    sigma_px: float | F64,
+    weights: F64 | None = None,
 ) -> Triangulated:
     """World points of all joints of all people, near where they are expected.
 
     rays [P,C,J,2], conf [P,C,J], inlier_px, sigma_px: as of `triangulate`. prior_m [P,J,3], prior_sigma_m [P,J]: the expectation and its
-    standard deviation per axis, in metres; NaN where there is none, and then there is no point. One view, or none, is enough: a joint that
+    standard deviation per axis, in metres; NaN where there is none, and then there is no point. weights [P,C,J]: how exact the key points are,
+    in units of 1 / sigma_px^2; their confidences if left out. One view, or none, is enough: a joint that
     no view shows stays where it is expected, with that standard deviation and a confidence of at most 0.3.
     """
     seen = np.array(conf, np.float64, order="C")
@@ -105,6 +114,7 @@ def refine(
     )
     _refine(
         rig.camera_from_world, rig.focal_px, np.array(rays, np.float64, order="C"), seen,
+        np.nan_to_num(np.array(seen if weights is None else weights, np.float64, order="C")),
         np.array(np.broadcast_to(sigma_px, (people, cameras)), np.float64, order="C"),
         np.array(np.broadcast_to(inlier_px, (people, cameras)), np.float64, order="C"),
         np.array(prior_m, np.float64, order="C"), np.array(prior_sigma_m, np.float64, order="C"),

@@ -183,12 +183,13 @@ def volume_of(seen: Observed, cube: Cube, exchanged: Bools, *, n: int = 32) -> F
     return fill(seen.rig, seen.maps, seen.conf, seen.rois, exchanged, cube, n=n)
 
 
-def refined(seen: Observed, cube: Cube, exchanged: Bools, shares: F32, spread: F32) -> Triangulated:
-    """What is made of its answer (shares [17,3], spread [17]), P = 1: `fine_step` with what was observed. exchanged [C,17]."""
+def refined(seen: Observed, cube: Cube, exchanged: Bools, shares: F32, spread: F32, *, weights: F64 | None = None) -> Triangulated:
+    """What is made of its answer (shares [17,3], spread [17]), P = 1: `fine_step` with what was observed. exchanged [C,17]. weights
+    [1,C,17]: as of `fine_step`."""
     _, conf, side_px = key_points(seen)
     return fine_step(
         seen.rig, seen.uv_px[None], conf, exchanged[None], [cube], shares[None], spread[None],
-        inlier_px=INLIER * side_px, sigma_px=SIGMA * side_px,
+        inlier_px=INLIER * side_px, sigma_px=SIGMA * side_px, weights=weights,
     )  # fmt: skip
 
 

@@ -113,16 +113,16 @@ class Algebraic:
         """Whether `points` needs heatmaps."""
         return self._weights is not None
 
-    def points(self, v: ViewPoses, conf: F32, maps: F32 | None) -> tuple[Triangulated, Bools]:
-        """The joints of all people, and the joints [P,C,J] whose left and right were exchanged in a view. conf [P,C,J]: of what is seen, else 0
-        (see `seen`). maps [P,C,h,w,17]: where it is `learned`."""
+    def points(self, v: ViewPoses, conf: F32, maps: F32 | None) -> tuple[Triangulated, Bools, F64 | None]:
+        """The joints of all people; the joints [P,C,J] whose left and right were exchanged in a view; and, where it is `learned`, how exact the key
+        points [P,C,J] are (`refine`). conf [P,C,J]: of what is seen, else 0 (see `seen`). maps [P,C,h,w,17]: where it is `learned`."""
         return self._points(v.uv_px, conf, v.side_px, maps)
 
-    def _points(self, uv_px: F32, conf: F32, side_px: F32, maps: F32 | None) -> tuple[Triangulated, Bools]:
+    def _points(self, uv_px: F32, conf: F32, side_px: F32, maps: F32 | None) -> tuple[Triangulated, Bools, F64 | None]:
         side, s, rays = self.side_px(side_px), self.settings, undistort(self.rig, uv_px)
         how: dict[str, Any] = {"mirror": self._mirror, "facing": self._facing}
         if self._weights is None:
-            return triangulate_sides(self.rig, rays, conf, inlier_px=s.inlier * side, sigma_px=s.sigma * side, **how)
+            return *triangulate_sides(self.rig, rays, conf, inlier_px=s.inlier * side, sigma_px=s.sigma * side, **how), None
         assert maps is not None, "learned weights need heatmaps"
         return self._weights.triangulate(self.rig, rays, conf, side, maps, inlier=s.inlier, sigma=s.sigma, **how)
 

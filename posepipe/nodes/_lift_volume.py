@@ -93,12 +93,13 @@ def check_scale(rig: Rig) -> None:
 @dataclass(frozen=True, slots=True)
 class _Looked:
     """One instant. conf [P,C,J]: of what is seen; points: triangulated, to be improved; exchanged [P,C,17]: joints of coco17 whose sides
-    triangulation exchanged in a view."""
+    triangulation exchanged in a view; weights [P,C,17]: how exact the key points are, where that was learned."""
 
     v: ViewPoses
     conf: F32
     points: Triangulated
     exchanged: Bools
+    weights: F64 | None
     seen: Seen
 
 
@@ -140,10 +141,13 @@ class Lifter:
         lift = self._algebraic
         conf = lift.seen(v)
         seen = self._maps.of(v) if volumes or lift.learned else None
-        points, exchanged = lift.points(v, conf, seen.maps if seen is not None else None)
+        points, exchanged, weights = lift.points(v, conf, seen.maps if seen is not None else None)
         placed = np.zeros(len(v.ids), np.bool_)
         if volumes and seen is not None:
-            placed = self._volumetric(_Looked(v, conf, points, exchanged[:, :, self._joints], seen), t_ns)
+            placed = self._volumetric(
+                _Looked(v, conf, points, exchanged[:, :, self._joints], None if weights is None else weights[:, :, self._joints], seen),
+                t_ns,
+            )
         points, rows, lifted = lift.with_single(v, conf, points, t_ns)
         if not len(rows):
             return self._held.at(v, t_ns, "volumetric" if volumes else "algebraic")
@@ -200,6 +204,7 @@ class Lifter:
         fine = fine_step(
             self._rig, uv_px, conf, at.exchanged[rows], [cube for _, cube in ready], found.xyz, found.spread,
             inlier_px=self.settings.inlier * side_px, sigma_px=self.settings.sigma * side_px,
+            weights=None if at.weights is None else at.weights[rows],
         )  # fmt: skip
         sure = (fine.conf > 0) & (fine.sigma_m <= self.settings.max_sigma_m)
         placed = np.zeros(len(at.v.ids), np.bool_)

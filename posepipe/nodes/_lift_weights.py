@@ -10,7 +10,7 @@ import numpy as np
 from posepipe.calib.rig import Rig
 from posepipe.calib.sides import Bools
 from posepipe.calib.triangulate import Triangulated
-from posepipe.calib.weighted import triangulate_weighted
+from posepipe.calib.weighted import CERTAIN, triangulate_weighted
 from posepipe.engines.confidence import Confidence
 from posepipe.engines.engine import EngineOptions
 from posepipe.pipeline.packet import F32, F64, I64
@@ -26,16 +26,18 @@ class LearnedWeights:
         self._confidence = Confidence(msgspec.structs.replace(options, runtime=runtime, precision="fp32"), layout)
         self.engine = self._confidence.engine
 
-    def triangulate(self, rig: Rig, rays: F64, conf: F32, side_px: F64, maps: F32, **how: Any) -> tuple[Triangulated, Bools]:
-        """As `triangulate_weighted` with the weights of those heatmaps [P,C,h,w,17]; and the joints [P,C,J] whose sides were exchanged."""
-        orders: list[I64] = []
+    def triangulate(self, rig: Rig, rays: F64, conf: F32, side_px: F64, maps: F32, **how: Any) -> tuple[Triangulated, Bools, F64]:
+        """As `triangulate_weighted` with the weights of those heatmaps [P,C,h,w,17]; the joints [P,C,J] whose sides were exchanged; and the weights
+        [P,C,J] of the key points as they were detected, in units of 1 / sigma^2."""
+        told: list[tuple[I64, F64]] = []
 
         def weigh(order: I64, agreement: F32, heights: F64) -> F64:
-            orders.append(order)
-            return self._confidence(maps, order, agreement, heights)
+            told.append((order, self._confidence(maps, order, agreement, heights)))
+            return told[0][1]
 
         points = triangulate_weighted(rig, rays, conf, side_px, weigh, **how)
-        return points, orders[0] != np.arange(conf.shape[2])
+        ((order, weights),) = told
+        return points, order != np.arange(conf.shape[2]), CERTAIN * np.take_along_axis(weights, order, axis=2)
 
     def close(self) -> None:
         """Close the engine."""

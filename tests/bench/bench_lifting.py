@@ -3,7 +3,8 @@
     python tests/bench/bench_lifting.py --motion DIR [--engine triangulation.slim] [--count 600] [--seed 50] [--json FILE]
     python tests/bench/bench_lifting.py --recording examples/studio.yaml
 
-With --motion: people of recordings that were kept out of training (every fifth, in the order of their names), bodies and cameras of their own,
+Rows: triangulated with the heights of the peaks, with learned weights; the volumetric network's answer alone, after its fine step, and after a
+fine step with learned weights (`both`: lift.volumetric with `weights: triangulation.confidence`). With --motion: people of recordings that were kept out of training (every fifth, in the order of their names), bodies and cameras of their own,
 seen through the noise of a real detector, with occluders. Joints that triangulation does not find count for nobody; how many they are is
 said. With --recording: the four real cameras of a studio file; every pair of them against the triangulation of all four, body joints.
 """
@@ -19,23 +20,34 @@ from typing import Any
 import numpy as np
 
 from posepipe.calib.cube import cube_around
-from posepipe.calib.samples import Observed, Sampler, algebraic, random_rig, refined, volume_of
-from posepipe.engines.confidence import Confidence
+from posepipe.calib.samples import INLIER, SIGMA, Observed, Sampler, algebraic, key_points, random_rig, refined, volume_of
+from posepipe.calib.sides import facing_of, mirror_of
+from posepipe.calib.triangulate import Triangulated
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.volume import VolumeNetwork
 from posepipe.launch.drawing import SIDE_M, split
-from posepipe.launch.training_confidence import weighted
+from posepipe.nodes._lift_weights import LearnedWeights
 from posepipe.pipeline.skeleton import COCO17
 
+_LOOK: dict[str, Any] = {"mirror": mirror_of(COCO17), "facing": facing_of(COCO17), "inlier": INLIER, "sigma": SIGMA}
 
-def volumetric(seen: Observed, network: VolumeNetwork) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As lift.volumetric does it: joints [17,3] of the network alone, refined, and their standard deviations."""
-    points, exchanged = algebraic(seen)
+
+def learned(seen: Observed, weigh: LearnedWeights) -> tuple[Triangulated, np.ndarray, np.ndarray]:
+    """As lift.algebraic does it with `weights: triangulation.confidence`: points, exchanged sides, and weights for the fine step."""
+    rays, conf, side_px = key_points(seen)
+    return weigh.triangulate(seen.rig, rays, conf, side_px, seen.maps[None], **_LOOK)
+
+
+def volumetric(
+    seen: Observed, network: VolumeNetwork, looked: tuple[Triangulated, np.ndarray, np.ndarray | None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As lift.volumetric does it, after triangulation: joints [17,3] of the network alone, refined, and their standard deviations."""
+    points, exchanged, weights = looked
     cube = cube_around(points.xyz_m[0], side_m=SIDE_M)
     if cube is None:
         return np.full((17, 3), np.nan), np.full((17, 3), np.nan), np.full(17, np.nan)
     found = network(volume_of(seen, cube, exchanged[0], n=network.cells)[None])
-    fine = refined(seen, cube, exchanged[0], found.xyz[0], found.spread[0])
+    fine = refined(seen, cube, exchanged[0], found.xyz[0], found.spread[0], weights=weights)
     return cube.world(found.xyz[0]), fine.xyz_m[0], fine.sigma_m[0]
 
 
@@ -43,16 +55,18 @@ def synthetic(args: argparse.Namespace) -> dict[str, Any]:
     _, kept_out = split(args.motion, shapes=6, seed=args.seed)
     rng = np.random.default_rng(args.seed)
     rigs = [random_rig(rng) for _ in range(100)]
-    network, weigh = VolumeNetwork(args.engine, EngineOptions(runtime=args.runtime)), Confidence(EngineOptions(precision="fp32"), COCO17)
+    network, weigh = VolumeNetwork(args.engine, EngineOptions(runtime=args.runtime)), LearnedWeights(EngineOptions(), COCO17)
     out: dict[str, Any] = {}
     for views in (4, 3, 2):
         sampler = Sampler(kept_out, seed=args.seed + views, rigs=rigs, views={views: 1.0})
-        errors: dict[str, list[np.ndarray]] = {"triangulated": [], "learned weights": [], "network alone": [], "volumetric": []}
+        errors: dict[str, list[np.ndarray]] = {"triangulated": [], "learned weights": [], "network alone": [], "volumetric": [], "both": []}
         sure: list[np.ndarray] = []
         for _ in range(args.count):
             seen = sampler.draw()
-            alone, fine_m, sigma_m = volumetric(seen, network)
-            ways = zip(errors, (algebraic(seen)[0].xyz_m[0], weighted(seen, weigh).xyz_m[0], alone, fine_m), strict=True)
+            plain, told = algebraic(seen), learned(seen, weigh)
+            alone, fine_m, sigma_m = volumetric(seen, network, (*plain, None))
+            both_m = volumetric(seen, network, told)[1]
+            ways = zip(errors, (plain[0].xyz_m[0], told[0].xyz_m[0], alone, fine_m, both_m), strict=True)
             for name, xyz_m in ways:
                 errors[name].append(np.linalg.norm(xyz_m - seen.truth_m, axis=1) * 1000)
             sure.append(errors["volumetric"][-1] / 1000 / sigma_m)
@@ -93,7 +107,7 @@ def recorded(args: argparse.Namespace) -> dict[str, Any]:
             rois[off], conf[off] = np.nan, 0
             two = Observed(rig, full.truth_m, rois, full.maps, full.uv_px, conf, full.hidden, "")
             theirs.append(np.linalg.norm(algebraic(two)[0].xyz_m[0] - reference_m, axis=1)[layout_body] * 1000)
-            ours.append(np.linalg.norm(volumetric(two, network)[1] - reference_m, axis=1)[layout_body] * 1000)
+            ours.append(np.linalg.norm(volumetric(two, network, (*algebraic(two), None))[1] - reference_m, axis=1)[layout_body] * 1000)
             names.append("+".join(rig.names[c] for c in pair))
     a, b = np.stack(theirs), np.stack(ours)
     both = np.isfinite(a) & np.isfinite(b)

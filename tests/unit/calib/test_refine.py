@@ -91,3 +91,18 @@ def test_views_of_nan_are_no_views() -> None:
     found = refine(RIG, rays, conf, prior_m=POINTS_M[None], prior_sigma_m=np.full((1, 17), 0.1), **LIMITS)
     assert not found.used[0, 2].any()
     assert np.linalg.norm(found.xyz_m[0] - POINTS_M, axis=1).max() < 0.03
+
+
+def test_weights_say_how_exact_a_view_is_and_leave_the_confidence_alone() -> None:
+    rays, conf = seen(POINTS_M)
+    off = rays.copy()
+    off[0, 1] += 0.02
+    conf = 0.8 * conf
+    vague = {"prior_m": POINTS_M[None], "prior_sigma_m": np.full((1, 17), 0.5), **LIMITS}
+    equal = refine(RIG, off, conf, **vague)
+    doubted = refine(RIG, off, conf, weights=np.where(np.arange(4)[None, :, None] == 1, 0.01, 1.0) * conf, **vague)
+    errors = [np.linalg.norm(found.xyz_m[0] - POINTS_M, axis=1) for found in (equal, doubted)]
+    assert (errors[1] < 0.5 * errors[0]).all()
+    both = equal.used[0].all(axis=0) & doubted.used[0].all(axis=0)
+    assert both.any()
+    assert np.allclose(equal.conf[0, both], doubted.conf[0, both])
