@@ -96,7 +96,7 @@ def test_views_of_nan_are_no_views() -> None:
 def test_weights_say_how_exact_a_view_is_and_leave_the_confidence_alone() -> None:
     rays, conf = seen(POINTS_M)
     off = rays.copy()
-    off[0, 1] += 0.02
+    off[0, 1] += 0.004
     conf = 0.8 * conf
     vague = {"prior_m": POINTS_M[None], "prior_sigma_m": np.full((1, 17), 0.5), **LIMITS}
     equal = refine(RIG, off, conf, **vague)
