@@ -52,7 +52,9 @@ def _verifying(kinds: Any) -> None:
     quantize.set_defaults(command=lambda a: _verify().quantize(a.model, recording=a.recording))
     for one in (verify, quantize):
         one.add_argument("model", metavar="MODEL", help="a card's name, e.g. blazepose.full, or its path")
-        one.add_argument("--recording", default="pose2sim.single", metavar="NAME", help="pictures, or cubes, of this recording (pose2sim.single)")
+        one.add_argument(
+            "--recording", default="pose2sim.single", metavar="NAME", help="pictures, or cubes, of this recording (pose2sim.single)"
+        )
 
 
 def _verify() -> ModuleType:
