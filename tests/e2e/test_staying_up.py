@@ -83,6 +83,10 @@ class Running:
         mine = [p.pid for p in psutil.Process(self.process.pid).children(recursive=True)] + [self.process.pid]
         return {row["name"]: row for row in rows if row["pid"] in mine or row["state"] in ("waiting", "failed")}
 
+    def state(self, worker: str) -> str | None:
+        """None while one process of it has just gone and the next is not there yet."""
+        return self.ps().get(worker, {}).get("state")
+
     def kill(self, worker: str, number: signal.Signals = signal.SIGKILL) -> None:
         psutil.Process(self.ps()[worker]["pid"]).send_signal(number)
 
@@ -141,7 +145,7 @@ def test_a_killed_compute_worker_comes_back_and_the_ledger_balances(studio: Call
     before = {name: row["pid"] for name, row in running.ps().items()}
     running.kill("main")
     running.more(lambda m: True)
-    running.until("main with a new pid", lambda: running.ps()["main"]["state"] == "running")
+    running.until("main with a new pid", lambda: running.state("main") == "running")
     after = {name: row["pid"] for name, row in running.ps().items()}
     assert after.pop("main") != before.pop("main")
     assert after == before, "the cameras went on"
@@ -190,10 +194,10 @@ def test_a_camera_that_keeps_dying_is_given_up_and_the_others_go_on(hall: Studio
     hall.nodes["capture"]["restart"] = {"max": 1, "backoff_s": 0.5}
     running = studio()
     for _ in range(2):
-        running.until("the camera", lambda: running.ps()["capture/south"]["state"] == "running")
+        running.until("the camera", lambda: running.state("capture/south") == "running")
         running.kill("capture/south")
         running.more(lambda m: m["sync"]["missing"] == [2])
-    running.until("the end of patience", lambda: running.ps()["capture/south"]["state"] == "failed")
+    running.until("the end of patience", lambda: running.state("capture/south") == "failed")
     running.more(lambda m: m["sync"]["missing"] == [2])
     _, err = running.stop()
     assert "worker capture/south is given up: worker capture/south was killed by SIGKILL; the studio goes on without it" in err
