@@ -96,7 +96,8 @@ def triangulation(
 ) -> None:
     """Train the slim volumetric network on motion (docs/triangulation.md) and write checkpoint, curves and slim.onnx to `out`."""
     can_train(steps=steps, workers=workers, threads=threads)
-    from ..engines.models.triangulation.train import Batch, Plan, steps_done, train
+    from ..engines.models.checkpoint import steps_done
+    from ..engines.models.triangulation.train import Batch, Plan, train
 
     console = Console()
     trained, kept_out = split(motion, shapes=_SHAPES, seed=seed)

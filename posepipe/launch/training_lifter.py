@@ -117,7 +117,8 @@ def lifter(
 ) -> None:
     """Train a lifter on motion (docs/lifter.md) and write checkpoint, curves and, of the live form, lifter.onnx to `out`."""
     try:
-        from ..engines.models.lifter.train import Batch, Plan, steps_done, train
+        from ..engines.models.checkpoint import steps_done
+        from ..engines.models.lifter.train import Batch, Plan, train
     except ImportError as e:
         raise EngineError("training needs torch, which is not installed", hint="pip install 'posepipe[train]'") from e
     console = Console()

@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'posepipe[train]'")
 
 from posepipe.engines.engine import EngineOptions, open_engine  # noqa: E402
+from posepipe.engines.models.checkpoint import steps_done  # noqa: E402
 from posepipe.engines.models.lifter.net import INPUTS, Live  # noqa: E402
-from posepipe.engines.models.lifter.train import Batch, Plan, export, predictor, steps_done, train  # noqa: E402
+from posepipe.engines.models.lifter.train import Batch, Plan, export, predictor, train  # noqa: E402
 from posepipe.pipeline.errors import EngineError  # noqa: E402
 
 RNG = np.random.default_rng(0)

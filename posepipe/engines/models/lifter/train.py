@@ -8,12 +8,11 @@ normalised coordinates, Adam at 0.001 falling by 0.96 every 100,000 steps, gradi
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ....pipeline.errors import EngineError
-from ..triangulation.train import draw
+from ..checkpoint import Progress, draw, follow, keep, restore, said
 from .net import JOINTS, Lifter, Live
 
 F32 = NDArray[np.float32]
@@ -59,14 +57,6 @@ class Plan:
         return Live(self.width) if self.recipe == "live" else Lifter(self.inputs, 3 * JOINTS, width=self.width)
 
 
-@dataclass(slots=True)
-class _Progress:
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    scores: list[dict[str, float]] = field(default_factory=list)
-
-
 def train(
     batches: Iterator[Batch],
     judge: Callable[[Run], dict[str, float]],
@@ -90,9 +80,9 @@ def train(
     net = plan.build()
     average = copy.deepcopy(net).eval()
     optimizer = _optimizer(net, plan)
-    progress, checkpoint = _Progress(), out / "checkpoint.pt"
+    progress, checkpoint = Progress(), out / "checkpoint.pt"
     if resume and checkpoint.exists():
-        progress = _restore(checkpoint, net, average, optimizer, plan)
+        progress = restore(checkpoint, net, average, optimizer, network=_identity(plan))
         tell(f"going on at step {progress.step} of {plan.steps} ({checkpoint})")
     begun, running = time.monotonic(), math.nan
     net.train()
@@ -106,25 +96,19 @@ def train(
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         progress.step += 1
-        _follow(average, net, min(plan.average, progress.step / (progress.step + 10)) if plan.recipe == "live" else 0.0)
+        follow(average, net, min(plan.average, progress.step / (progress.step + 10)) if plan.recipe == "live" else 0.0)
         running = loss.item() if math.isnan(running) else 0.99 * running + 0.01 * loss.item()
         if progress.step % plan.every == 0 or progress.step == plan.steps:
             progress.losses.append((progress.step, running))
             scores = judge(predictor(average, plan))
             progress.scores.append({"step": progress.step, **scores})
             so_far = progress.seconds + time.monotonic() - begun
-            tell(f"step {progress.step} of {plan.steps}, {so_far:.0f} s, loss {running:.4f}, " + _said(scores))
-            _keep(checkpoint, net, average, optimizer, plan, progress, so_far)
+            tell(f"step {progress.step} of {plan.steps}, {so_far:.0f} s, loss {running:.4f}, " + said(scores))
+            keep(checkpoint, net, average, optimizer, progress, network=_identity(plan), seconds=so_far)
             if min(value for _, value in progress.losses) > 0:
                 draw(progress.losses, progress.scores, out / "curve.png")
-    _keep(checkpoint, net, average, optimizer, plan, progress, progress.seconds + time.monotonic() - begun)
+    keep(checkpoint, net, average, optimizer, progress, network=_identity(plan), seconds=progress.seconds + time.monotonic() - begun)
     return export(average, out / "lifter.onnx") if isinstance(average, Live) else checkpoint
-
-
-def steps_done(out: Path) -> int:
-    """How far the training in a folder has come."""
-    checkpoint = out / "checkpoint.pt"
-    return int(torch.load(checkpoint, weights_only=True)["step"]) if checkpoint.exists() else 0
 
 
 def predictor(net: nn.Module, plan: Plan) -> Run:
@@ -180,39 +164,5 @@ def _loss(net: nn.Module, batch: Batch, plan: Plan) -> Tensor:
     return loss
 
 
-def _follow(average: nn.Module, net: nn.Module, keep: float) -> None:
-    with torch.no_grad():
-        for mine, theirs in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-            if mine.dtype.is_floating_point:
-                mine.mul_(keep).add_(theirs, alpha=1 - keep)
-            else:
-                mine.copy_(theirs)
-
-
-def _keep(path: Path, net: nn.Module, average: nn.Module, optimizer: Any, plan: Plan, progress: _Progress, seconds: float) -> None:
-    state = {
-        "plan": _identity(plan), "net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-        "step": progress.step, "seconds": seconds, "losses": progress.losses, "scores": progress.scores,
-    }  # fmt: skip
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
-    path.with_name("curve.json").write_text(json.dumps({"loss": progress.losses, "scores": progress.scores, "seconds": round(seconds)}))
-
-
 def _identity(plan: Plan) -> dict[str, Any]:
     return {"recipe": plan.recipe, "width": plan.width, "inputs": plan.inputs}
-
-
-def _restore(path: Path, net: nn.Module, average: nn.Module, optimizer: Any, plan: Plan) -> _Progress:
-    state = torch.load(path, weights_only=True)
-    if state["plan"] != _identity(plan):
-        raise EngineError("the checkpoint is of another network", where=str(path), hint="train into another folder, or with --fresh")
-    net.load_state_dict(state["net"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return _Progress(state["step"], state["seconds"], [tuple(x) for x in state["losses"]], state["scores"])
-
-
-def _said(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in scores.items())

@@ -8,14 +8,12 @@ negative logarithm of the probability at the truth, here over the eight voxels a
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ....pipeline.errors import EngineError
+from ..checkpoint import Progress, draw, follow, keep, restore, said
 from .losses import axis, mae
 from .slim import JOINTS, SIDE, Slim, expectation, log_weights
 
@@ -55,14 +54,6 @@ class Plan:
     widths: tuple[int, int, int] = (32, 64, 128)
 
 
-@dataclass(slots=True)
-class _Progress:
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    scores: list[dict[str, float]] = field(default_factory=list)
-
-
 def train(
     batches: Iterator[Batch],
     judge: Callable[[Run], dict[str, float]],
@@ -87,10 +78,10 @@ def train(
     net = Slim(plan.widths).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = copy.deepcopy(net).eval()
     optimizer = torch.optim.AdamW(net.parameters(), lr=plan.learning_rate, weight_decay=1e-4)
-    progress = _Progress()
+    progress, network = Progress(), {"side_m": plan.side_m, "widths": plan.widths}
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
-        progress = _restore(checkpoint, net, average, optimizer, plan)
+        progress = restore(checkpoint, net, average, optimizer, network=network)
         tell(f"going on at step {progress.step} of {plan.steps} ({checkpoint})")
     begun, running = time.monotonic(), float("nan")
     net.train()
@@ -107,24 +98,18 @@ def train(
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         progress.step += 1
-        _follow(average, net, min(plan.average, progress.step / (progress.step + 10)))
+        follow(average, net, min(plan.average, progress.step / (progress.step + 10)))
         running = value if math.isnan(running) else 0.98 * running + 0.02 * value
         if progress.step % plan.every == 0 or progress.step == plan.steps:
             progress.losses.append((progress.step, running))
             scores = judge(predictor(average))
             progress.scores.append({"step": progress.step, **scores})
             seconds_so_far = progress.seconds + time.monotonic() - begun
-            tell(f"step {progress.step} of {plan.steps}, {seconds_so_far:.0f} s, loss {running:.4f}, " + _said(scores))
-            _keep(checkpoint, net, average, optimizer, plan, progress, seconds_so_far)
+            tell(f"step {progress.step} of {plan.steps}, {seconds_so_far:.0f} s, loss {running:.4f}, " + said(scores))
+            keep(checkpoint, net, average, optimizer, progress, network=network, seconds=seconds_so_far)
             draw(progress.losses, progress.scores, out / "curve.png")
-    _keep(checkpoint, net, average, optimizer, plan, progress, progress.seconds + time.monotonic() - begun)
+    keep(checkpoint, net, average, optimizer, progress, network=network, seconds=progress.seconds + time.monotonic() - begun)
     return export(average, out / "slim.onnx", widen=widen(predictor(average)) if widen else None)
-
-
-def steps_done(out: Path) -> int:
-    """How far the training in a folder has come: what it was trained on is not drawn again."""
-    checkpoint = out / "checkpoint.pt"
-    return int(torch.load(checkpoint, weights_only=True)["step"]) if checkpoint.exists() else 0
 
 
 def predictor(net: Slim) -> Run:
@@ -218,55 +203,3 @@ def _at_truth(weights: Tensor, target: Tensor) -> Tensor:
 def _schedule(step: int, steps: int) -> float:
     warm = min(1.0, (step + 1) / min(200, 1 + steps // 10))
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
-
-
-def _follow(average: nn.Module, net: nn.Module, keep: float) -> None:
-    with torch.no_grad():
-        for mine, theirs in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-            if mine.dtype.is_floating_point:
-                mine.mul_(keep).add_(theirs, alpha=1 - keep)
-            else:
-                mine.copy_(theirs)
-
-
-def _keep(path: Path, net: nn.Module, average: nn.Module, optimizer: Any, plan: Plan, progress: _Progress, seconds: float) -> None:
-    state = {
-        "plan": {k: getattr(plan, k) for k in ("steps", "side_m", "widths")},
-        "net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-        "step": progress.step, "seconds": seconds, "losses": progress.losses, "scores": progress.scores,
-    }  # fmt: skip
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
-    path.with_name("curve.json").write_text(json.dumps({"loss": progress.losses, "scores": progress.scores, "seconds": round(seconds)}))
-
-
-def _restore(path: Path, net: nn.Module, average: nn.Module, optimizer: Any, plan: Plan) -> _Progress:
-    state = torch.load(path, weights_only=True)
-    if tuple(state["plan"]["widths"]) != plan.widths or state["plan"]["side_m"] != plan.side_m:
-        raise EngineError("the checkpoint is of another network", where=str(path), hint="train into another folder, or with --fresh")
-    net.load_state_dict(state["net"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return _Progress(state["step"], state["seconds"], [tuple(x) for x in state["losses"]], state["scores"])
-
-
-def _said(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in scores.items())
-
-
-def draw(losses: list[tuple[int, float]], scores: list[dict[str, float]], path: Path) -> None:
-    """The curves of a training as a picture."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise EngineError("curves are drawn with matplotlib, which is not installed", hint="pip install 'posepipe[train]'") from e
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(*zip(*losses, strict=True))
-    left.set(xlabel="step", ylabel="loss of the training samples (running mean)", yscale="log")
-    for name in [n for n in scores[-1] if n != "step"]:
-        right.plot([s["step"] for s in scores], [s[name] for s in scores], label=name)
-    right.set(xlabel="step", ylabel="mm, samples kept out of training", ylim=(0, None))
-    right.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
