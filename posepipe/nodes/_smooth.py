@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ def check_bridge(settings: BridgingSettings) -> None:
         )
 
 
-class Immediate(Node):
+class Immediate(Node, ABC):
     """A smoother that answers every instant at once."""
 
     def open(self, ctx: Context) -> None:
@@ -113,9 +114,9 @@ class Immediate(Node):
         nothing = np.zeros((1, joints))
         warm.step(np.zeros(1, np.int64), np.zeros((1, joints, 3)), nothing, nothing, np.zeros((1, joints), np.bool_), 0)  # compiles it
 
+    @abstractmethod
     def filter(self, joints: int) -> Recursive:
         """The filter of these settings, without a past."""
-        raise NotImplementedError
 
     def step(self, poses: Packet[Poses]) -> Poses:
         now = self._crowd.take(poses.body, poses.t_capture_ns)
@@ -124,7 +125,7 @@ class Immediate(Node):
         return dressed(poses.body, self._filter.step(now.rows, now.xyz_m, now.sigma_m, now.conf, now.seen, poses.t_capture_ns))
 
 
-class Delayed(Node):
+class Delayed(Node, ABC):
     """A smoother that answers an instant when later ones are known. Subclasses say which are (`ready`) and what they become (`smoothed`).
 
     When time goes back, everything held leaves with what is known of it, and the past is forgotten.
@@ -161,13 +162,13 @@ class Delayed(Node):
         self._due.clear()
         return left
 
+    @abstractmethod
     def ready(self, t_ns: int) -> int:
         """How many of those that wait can be answered now that `t_ns` is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def smoothed(self, count: int) -> list[Smoothed]:
         """The first `count` of those that wait."""
-        raise NotImplementedError
 
     def _finish(self) -> None:
         self._answer(self._waiting)
