@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib
 import logging
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from posepipe.engines import convert
@@ -390,19 +387,3 @@ def test_rounded_numbers_are_those_that_the_precision_can_hold(tmp_path: Path, p
     assert (mantissa == np.round(mantissa)).all(), f"{digits} binary digits"
     error = np.abs(found - exact).max() / np.abs(exact).max()
     assert 2.0 ** -(digits + 4) < error < 2.0 ** -(digits - 4)
-
-
-@given(st.integers(2, 30), st.randoms(use_true_random=False))
-def test_nodes_come_behind_those_they_take_from(count: int, chance: random.Random) -> None:
-    nodes = [
-        helper.make_node("Sum", [f"t{chance.randrange(i)}" for _ in range(chance.randint(1, 3))] if i else ["x"], [f"t{i}"])
-        for i in range(count)
-    ]
-    chance.shuffle(nodes)
-    graph = helper.make_graph(nodes, "g", [], [])
-    convert._sort(graph)
-    assert sorted(n.output[0] for n in graph.node) == sorted(n.output[0] for n in nodes)
-    made = {"x"}
-    for node in graph.node:
-        assert made.issuperset(node.input)
-        made.update(node.output)
