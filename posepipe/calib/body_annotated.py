@@ -18,16 +18,30 @@ _ALONG_M = {"elbow": ("shoulder", 0.015), "ankle": ("knee", 0.015), "knee": ("an
 """Towards that joint (metres)."""
 
 
-def annotated(name: str, bones: tuple[str, ...], heads_m: F64, rotations: F64) -> F64:
-    """A limb's key point [T,3], of the heads [T,B,3] and rotations [T,B,3,3] of bones (rest pose: facing -y, z up, left at +x)."""
+def trunk(name: str) -> tuple[str, F64] | None:
+    """The bone in whose frame a hip or shoulder lies off the head of its bone, and by how much [3] (rest pose: facing -y, z up, left at +x)."""
     side, _, limb = name.rpartition("_")
+    if limb not in _TRUNK_M:
+        return None
+    bone, inwards, front, up = _TRUNK_M[limb]
+    return bone, np.array([-inwards if side == "left" else inwards, -front, up])
+
+
+def along(name: str) -> tuple[str, float] | None:
+    """The bone towards whose head an elbow, ankle or knee lies off its own, and by how much."""
+    side, _, limb = name.rpartition("_")
+    if limb not in _ALONG_M:
+        return None
+    towards, by = _ALONG_M[limb]
+    return f"{side}_{towards}", by
+
+
+def annotated(name: str, bones: tuple[str, ...], heads_m: F64, rotations: F64) -> F64:
+    """A limb's key point [T,3], of the heads [T,B,3] and rotations [T,B,3,3] of bones."""
     head = heads_m[:, bones.index(name)]
-    if limb in _TRUNK_M:
-        bone, inwards, front, up = _TRUNK_M[limb]
-        offset = np.array([-inwards if side == "left" else inwards, -front, up])
-        return np.asarray(head + rotations[:, bones.index(bone)] @ offset)
-    if limb in _ALONG_M:
-        towards, by = _ALONG_M[limb]
-        direction = heads_m[:, bones.index(f"{side}_{towards}")] - head
-        return np.asarray(head + by * direction / np.linalg.norm(direction, axis=1, keepdims=True))
+    if (offset := trunk(name)) is not None:
+        return np.asarray(head + rotations[:, bones.index(offset[0])] @ offset[1])
+    if (towards := along(name)) is not None:
+        direction = heads_m[:, bones.index(towards[0])] - head
+        return np.asarray(head + towards[1] * direction / np.linalg.norm(direction, axis=1, keepdims=True))
     return head

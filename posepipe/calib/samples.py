@@ -154,10 +154,10 @@ def look(
     on[rng.permutation(count)[:views]] = True
     rois = np.full((count, 4), np.nan)
     for c in np.flatnonzero(on & (seen.visible.sum(axis=1) >= 4)):
-        rois[c] = _roi(rng, seen.uv_px[c], seen.visible[c])
+        rois[c] = region(rng, seen.uv_px[c], seen.visible[c])
     to_cells = cells_from_video(rois, CELLS)
     uv = np.einsum("cij,cnj->cni", to_cells[:, :, :2], seen.uv_px) + to_cells[:, None, :, 2]
-    hidden = ~seen.visible | _behind_itself(rig, truth_m) | _behind_things(rng, uv, occlusion)
+    hidden = ~seen.visible | behind_itself(rig, truth_m) | _behind_things(rng, uv, occlusion)
     found = observe(rng, uv.astype(np.float64), hidden, size=CELLS, stats=statistics)
     uv_px = np.linalg.solve(to_cells[:, None, :, :2], (found.peaks - to_cells[:, None, :, 2])[..., None])[..., 0]
     there = np.isfinite(rois[:, 2])
@@ -193,7 +193,7 @@ def refined(seen: Observed, cube: Cube, exchanged: Bools, shares: F32, spread: F
     )  # fmt: skip
 
 
-def _roi(rng: np.random.Generator, uv_px: F64, visible: NDArray[np.bool_]) -> F64:
+def region(rng: np.random.Generator, uv_px: F64, visible: NDArray[np.bool_]) -> F64:
     """Where a tracker would cut: around the joints, a little off."""
     uv_px = np.where(np.isfinite(uv_px), uv_px, np.nanmean(uv_px[visible], axis=0))
     hips, shoulders = uv_px[_HIPS].mean(axis=0), uv_px[_SHOULDERS].mean(axis=0)
@@ -205,7 +205,7 @@ def _roi(rng: np.random.Generator, uv_px: F64, visible: NDArray[np.bool_]) -> F6
     return np.array([*centre, side, np.arctan2(up[0], -up[1]) + rng.normal(0, 0.05)])
 
 
-def _behind_itself(rig: Rig, xyz_m: F64) -> NDArray[np.bool_]:
+def behind_itself(rig: Rig, xyz_m: F64) -> NDArray[np.bool_]:
     """[C,17]: joints whose line of sight passes through the trunk, the head or another limb (capsules around the bones)."""
     camera_m = np.array([c.centre_m for c in rig.cameras])
     a, b = xyz_m[_LIMBS[:, 0]], xyz_m[_LIMBS[:, 1]]

@@ -3,7 +3,7 @@
     python tests/bench/bench_smoothers.py --motion DIR [--sequences 60] [--seconds 4] [--seed 70] [--json FILE]
 
 People of the motion recordings walk before random cameras (four of them half of the time, else two or three), a detector's errors that last
-(`observe_track`) are put on their key points, and triangulation makes skeletons of them at 30 instants a second. Every smoother is tuned over a
+(`watched`) are put on their key points, and triangulation makes skeletons of them at 30 instants a second. Every smoother is tuned over a
 grid on the training recordings, for the least sum of position error (mm) and acceleration error (mm per frame^2), and judged on every fifth recording with bodies
 and cameras of its own. Joints that triangulation does not find count for nobody. Gaps: 0.3 s in 20 % of the joints are taken away; the
 error inside them, against holding the last position that One-Euro gave. Step cost: four people of 17 joints through the whole node, beside
@@ -24,11 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from posepipe.calib import samples
-from posepipe.calib.project import project, undistort
-from posepipe.calib.sides import facing_of, mirror_of, triangulate_sides
-from posepipe.calib.synthetic_noise import observe_track
-from posepipe.calib.unproject import cells_from_video
+from posepipe.calib.track_samples import watched
 from posepipe.launch.drawing import split
 from posepipe.nodes._smooth import Crowd, SmootherSettings
 from posepipe.nodes.smooth_butterworth import SmoothButterworth
@@ -37,11 +33,8 @@ from posepipe.nodes.smooth_one_euro import SmoothOneEuro
 from posepipe.nodes.smooth_savgol import SmoothSavgol
 from posepipe.pipeline.node import Caps, Context, Node
 from posepipe.pipeline.packet import Packet, Poses, Sync
-from posepipe.pipeline.skeleton import COCO17
 
-FPS, CELLS = 30.0, samples.CELLS
-MIRROR, FACING = mirror_of(COCO17), facing_of(COCO17)
-INLIER, SIGMA, MIN_CONF = 0.05, 0.012, 0.2  # as lift.algebraic has them
+FPS = 30.0
 LIVE = {
     "one_euro": (SmoothOneEuro, {"min_cutoff": (0.5, 1.0, 2.0, 3.0, 4.0), "beta": (2.0, 4.0, 8.0, 16.0), "speed_cutoff": (0.4, 0.75, 1.5, 3.0)}),
     "kalman velocity": (SmoothKalman, {"model": ("velocity",), "process": (1.0, 1.5, 2.0, 3.0, 4.0), "noise": (0.7, 1.0, 1.5, 2.0), "doubt": (0.5, 0.7, 1.0, 1.5, 100.0)}),
@@ -74,37 +67,13 @@ class Seen:
 
 def sequence(rng: np.random.Generator, track_m: np.ndarray) -> tuple[np.ndarray, ...]:
     """One person before one rig: truth [T,17,3], triangulated, sigma and conf."""
-    rig = samples.random_rig(rng)
-    count, frames = len(rig), len(track_m)
     hips = track_m[0, [11, 12]].mean(axis=0)
     turn = rng.uniform(0, 2 * np.pi)
     c, s = np.cos(turn), np.sin(turn)
     truth = (track_m - [*hips[:2], 0]) @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
     truth[..., :2] += rng.uniform(-1, 1, 2)
-    on = np.zeros(count, np.bool_)
-    on[rng.permutation(count)[: rng.choice([4, 3, 2], p=[0.5, 0.2, 0.3])]] = True
-    uv, hidden, cells = np.empty((frames, count, 17, 2)), np.empty((frames, count, 17), np.bool_), np.empty((frames, count, 2, 3))
-    sides = np.empty((frames, count))
-    for t in range(frames):
-        seen = project(rig, truth[t])
-        hidden[t] = ~seen.visible | samples._behind_itself(rig, truth[t])
-        rois = np.full((count, 4), np.nan)
-        for k in np.flatnonzero(on & (seen.visible.sum(axis=1) >= 4)):
-            rois[k] = samples._roi(rng, seen.uv_px[k], seen.visible[k])
-        cells[t], sides[t] = cells_from_video(rois, CELLS), np.maximum(np.nan_to_num(rois[:, 2]), 1)
-        uv[t] = np.einsum("cij,cnj->cni", cells[t, :, :, :2], seen.uv_px) + cells[t, :, None, :, 2]
-    peaks, conf = observe_track(rng, uv, hidden, fps=FPS, size=CELLS)
-    with np.errstate(invalid="ignore"):
-        linear = np.where(np.isfinite(cells[..., :2]), cells[..., :2], np.eye(2))
-        uv_px = np.linalg.solve(linear[:, :, None], (peaks - cells[:, :, None, :, 2])[..., None])[..., 0]
-    there = np.isfinite(cells[..., 0, 0])
-    uv_px[~there] = np.nan
-    conf = np.where(there[..., None] & (conf >= MIN_CONF), conf, 0)
-    rays = undistort(rig, uv_px.astype(np.float32))
-    found, _ = triangulate_sides(
-        rig, rays, conf.astype(np.float32), mirror=MIRROR, facing=FACING, inlier_px=INLIER * sides, sigma_px=SIGMA * sides
-    )
-    return truth, found.xyz_m, found.sigma_m, found.conf
+    seen = watched(rng, truth, FPS)
+    return truth, *(x.astype(np.float64) for x in (seen.xyz_m, seen.sigma_m, seen.conf))
 
 
 def drawn(tracks: list[Any], count: int, seconds: float, seed: int) -> Seen:

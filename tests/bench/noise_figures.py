@@ -9,7 +9,7 @@ import numpy as np
 from noise_seen import CELLS, Heard, Recording, points_of, projected, to_cells, to_px
 
 from posepipe.calib import mirror_of
-from posepipe.calib.samples import _behind_itself
+from posepipe.calib.samples import behind_itself
 from posepipe.calib.synthetic_noise_stats import GROUP_OF, GROUPS
 from posepipe.engines.decoders.heatmaps import decode_maps
 from posepipe.pipeline.skeleton import COCO17
@@ -86,7 +86,7 @@ def hidden_by_itself(recording: Recording, xyz_m: np.ndarray) -> np.ndarray:
     """[T,C,17] what a body itself hides; with a truth, what anything does."""
     if recording.hidden is not None:
         return recording.hidden
-    return np.stack([_behind_itself(recording.rig, np.nan_to_num(one)) for one in xyz_m])
+    return np.stack([behind_itself(recording.rig, np.nan_to_num(one)) for one in xyz_m])
 
 
 def figures(recording: Recording, number: int = 0) -> Figures:
