@@ -26,7 +26,7 @@ from .ledger import shares
 from .packet import Frame, FrameId, FrameSet, Packet, Sync
 from .ring import SlotRef
 
-LINK_VERSION = 2
+LINK_VERSION = 3
 _MAGIC = b"PPL"
 _HEAD = len(_MAGIC) + 1 + 4
 _DTYPES = ("<f4", "<f8", "<i8", "<i4", "|u1", "|b1")

@@ -50,12 +50,17 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What a port says beyond its type. Empty means: does not apply. maps: `ViewPoses` with heatmaps, since a node behind it wants them."""
+    """What a port says beyond its type. Empty means: does not apply.
+
+    maps: `ViewPoses` with heatmaps, since a node behind it wants them. actions: the labels of `Actions`. body: the model of `Poses.bodies`.
+    """
 
     skeleton: str = ""
     cameras: tuple[str, ...] = ()
     frame_rate_hz: float = 0.0
     maps: bool = False
+    actions: tuple[str, ...] = ()
+    body: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""What travels on links: frames, instants, key points, skeletons, and the packet around them.
+"""What travels on links: frames, instants, key points, skeletons, actions, and the packet around them.
 
-All bodies are frozen; arrays that cross a link are read-only views. P people, C cameras, J joints.
+All of these are frozen; arrays that cross a link are read-only views. P people, C cameras, J joints, B bones, K shape components, L labels.
 A body that starts a time line (`Frame`, `FrameSet`) carries `seq` and `t_capture_ns`; everything made from it
 inherits both through its packet.
 """
@@ -122,11 +122,34 @@ class ViewPoses:
 
 
 @dataclass(frozen=True, slots=True)
+class Bodies:
+    """Whole bodies of the people of a `Poses`, in its order: bones and shape instead of joints, for whoever draws or drives a character.
+
+    model: whose body it is, e.g. `posepipe.adult` (`calib.body.load_body`). pose [P,B,6]: rotations of the bones in the world against the rest
+    pose, first two columns row by row; shape [P,K]; root_m [P,3]: where the first bone begins, metres, world. These are what
+    `calib.body.Body.pose` takes. Someone without a body has rows of NaN in all three (`known`).
+    """
+
+    model: str
+    pose: F32
+    shape: F32
+    root_m: F32
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """[P]: who has a body."""
+        return np.asarray(
+            np.isfinite(self.pose).all(axis=(1, 2)) & np.isfinite(self.shape).all(axis=1) & np.isfinite(self.root_m).all(axis=1)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Poses:
     """3D skeletons of one instant, world frame, metres.
 
     ids [P]; xyz_m [P,J,3]; conf [P,J] 0..1, 0 means not seen; sigma_m [P,J] one standard deviation of the position;
     reproj_px [P] median reprojection error over used views and joints; views_used [P,J] number of views behind a joint.
+    bodies: None where no node gives any. They say the same as the joints do: a node that moves the joints afterwards leaves them out.
     """
 
     cameras: tuple[str, ...]
@@ -139,6 +162,20 @@ class Poses:
     sigma_m: F32
     reproj_px: F32
     views_used: NDArray[np.uint8]
+    bodies: Bodies | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What the people of one instant do. Its labels are `Caps.actions` of the port that it comes from.
+
+    ids [P]: identities as in `Poses`, of those for whom there is an answer, in any order; label [P]: position in the labels, -1 where none
+    is probable enough; p [P,L]: probability of every label.
+    """
+
+    ids: I64
+    label: I64
+    p: F32
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from posepipe.pipeline.errors import RunError
 from posepipe.pipeline.headers import LINK_VERSION, FrameRef, FrameSetRef, Headers
-from posepipe.pipeline.packet import F32, WHOLE, Frame, FrameSet, Packet, Poses, Span, Sync, ViewPoses
+from posepipe.pipeline.packet import F32, WHOLE, Actions, Bodies, Frame, FrameSet, Packet, Poses, Span, Sync, ViewPoses
 from posepipe.pipeline.ring import SlotRef
 
 CAMERAS = ("north", "east", "süd", "west")
@@ -51,6 +51,16 @@ def poses(seed: int, counts: tuple[int, int, int], sync: Sync) -> Poses:
     )
 
 
+def with_bodies(seed: int, counts: tuple[int, int, int], sync: Sync) -> Poses:
+    bare = poses(seed, counts, sync)
+    return replace(bare, bodies=Bodies("posepipe.adult", *_arrays(seed, (len(bare.ids), 24, 6), (len(bare.ids), 16), (len(bare.ids), 3))))
+
+
+def actions(seed: int, people: int, labels: int) -> Actions:
+    rng = np.random.default_rng(seed)
+    return Actions(rng.integers(0, 2**62, people), rng.integers(-1, labels, people), *_arrays(seed, (people, labels)))
+
+
 def packets(bodies: st.SearchStrategy[Any]) -> st.SearchStrategy[Packet[Any]]:
     """With shares, one for each frame, or whole (none)."""
     parts = st.integers(0, WHOLE)
@@ -63,7 +73,9 @@ def assert_same(a: Any, b: Any) -> None:
     assert type(a) is type(b)
     for field in fields(a):
         x, y = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(x, np.ndarray):
+        if isinstance(x, Bodies):
+            assert_same(x, y)
+        elif isinstance(x, np.ndarray):
             assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
             assert not y.flags.writeable
         else:
@@ -95,9 +107,17 @@ def test_key_points_arrive_as_they_were(packet: Packet[ViewPoses]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(packets(st.builds(poses, st.integers(0, 999), counts, syncs)))
+@given(packets(st.builds(poses, st.integers(0, 999), counts, syncs) | st.builds(with_bodies, st.integers(0, 999), counts, syncs)))
 def test_skeletons_arrive_as_they_were(packet: Packet[Poses]) -> None:
     arrived = Headers(Poses).decode(Headers(Poses).encode(packet), where="link")
+    assert_same(packet.body, arrived.body)
+    assert replace(arrived, body=None) == replace(packet, body=None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(packets(st.builds(actions, st.integers(0, 999), st.integers(0, 4), st.integers(1, 9))))
+def test_actions_arrive_as_they_were(packet: Packet[Actions]) -> None:
+    arrived = Headers(Actions).decode(Headers(Actions).encode(packet), where="link")
     assert_same(packet.body, arrived.body)
     assert replace(arrived, body=None) == replace(packet, body=None)
 
@@ -122,17 +142,17 @@ def test_an_instant_arrives_as_references(seq: int, t: int, sync: Sync, slots: l
 
 
 @dataclass(frozen=True, slots=True)
-class Actions:
-    labels: tuple[str, ...]
+class Gaze:
+    targets: tuple[str, ...]
     p: F32
     best: dict[str, int]
 
 
 def test_a_body_that_a_user_defines_travels_too() -> None:
-    body = Actions(("walk", "jump"), np.array([[0.25, 0.75]], np.float32)[:, ::-1], {"person": 1})
-    arrived = Headers(Actions).decode(Headers(Actions).encode(a_packet(body)), where="link")
+    body = Gaze(("door", "clock"), np.array([[0.25, 0.75]], np.float32)[:, ::-1], {"person": 1})
+    arrived = Headers(Gaze).decode(Headers(Gaze).encode(a_packet(body)), where="link")
     assert arrived.body.p.tolist() == [[0.75, 0.25]]
-    assert (arrived.body.labels, arrived.body.best) == (body.labels, body.best)
+    assert (arrived.body.targets, arrived.body.best) == (body.targets, body.best)
 
 
 def test_a_frame_s_message_is_a_few_hundred_bytes() -> None:
@@ -183,7 +203,7 @@ def test_bytes_of_the_right_form_that_are_no_packet_are_refused(rest: bytes) -> 
 
 def test_a_peer_of_another_version_is_named_as_such() -> None:
     error = refused(_sealed(MESSAGE[8:], version=LINK_VERSION + 1))
-    assert error.what == "a peer speaks link version 3, this is 2"
+    assert error.what == "a peer speaks link version 4, this is 3"
     assert "same posepipe" in error.hint
 
 
@@ -206,6 +226,7 @@ def test_a_peer_that_runs_another_graph_is_named_as_such() -> None:
         ("xyz_m", ["<f4", [1], "text"], r"\$\.body\.xyz_m"),
         ("xyz_m", ["<f4", "text", b"1234"], r"\$\.body\.xyz_m"),
         ("tier", "guessed", "guessed"),
+        ("bodies", {"model": "posepipe.adult"}, r"required field `pose`.*\$\.body\.bodies"),
         ("sync", None, "Expected `object`"),
         ("cameras", [1, 2], "Expected `str`, got `int`"),
     ],
@@ -235,5 +256,5 @@ def test_a_frame_without_a_slot_is_refused_by_the_sender() -> None:
 def test_what_cannot_travel_is_refused_by_the_sender() -> None:
     for value, says in ((object(), "an? object cannot travel"), (np.zeros(2, np.complex64), "an array of complex64 cannot travel")):
         with pytest.raises(RunError, match=says) as e:
-            Headers(Actions).encode(a_packet(Actions((), value, {})))  # type: ignore[arg-type]
+            Headers(Gaze).encode(a_packet(Gaze((), value, {})))  # type: ignore[arg-type]
         assert "one process" in e.value.hint

@@ -203,7 +203,7 @@ def test_a_peer_of_another_version_is_named(harness: Harness) -> None:
     reader = Reader(a_plan(harness), 1)
     rest = reader.message(number_packet(0))[0][8:]
     reader.receive([b"PPL\x09" + zlib.crc32(rest, 9).to_bytes(4, "little") + rest])
-    assert reader.warnings[0].startswith("link work -> sink: a peer speaks link version 9, this is 2; dropped")
+    assert reader.warnings[0].startswith("link work -> sink: a peer speaks link version 9, this is 3; dropped")
 
 
 @pytest.mark.parametrize("number", [0, 1])
