@@ -38,9 +38,10 @@ def import_triangulation(file: Path, *, kind: str, aggregation: str = "", name: 
     folder = _free_folder(name)
     if importlib.util.find_spec("torch") is None:
         raise EngineError("reading a checkpoint needs torch, which is not installed", where=str(file), hint="pip install posepipe[train]")
+    from posepipe.engines.models.official import read
     from posepipe.engines.models.triangulation import export, official
 
-    state, where = official.read(file), str(file)
+    state, where = read(file), str(file)
     found = official.look(state, where=where)
     files: dict[str, bytes] = {}
     if kind == "algebraic":

@@ -16,6 +16,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from triangulation_kit import made_up, projections  # noqa: E402
 
+from posepipe.engines.models.official import fill, read  # noqa: E402
 from posepipe.engines.models.triangulation import geometry, official  # noqa: E402
 from posepipe.engines.models.triangulation.net import Algebraic, Volumetric  # noqa: E402
 from posepipe.engines.models.triangulation.resnet import ConfidenceHead, PoseResNet  # noqa: E402
@@ -57,7 +58,7 @@ def test_keys_are_those_of_the_published_checkpoints() -> None:
 
 
 def test_there_are_only_the_published_depths() -> None:
-    with pytest.raises(EngineError, match="no PoseResNet-18"):
+    with pytest.raises(EngineError, match="no ResNet-18"):
         PoseResNet(18)
 
 
@@ -183,7 +184,7 @@ def saved(state: Any, path: Path, **how: Any) -> Path:
 def test_a_checkpoint_is_read_and_recognised(algebraic: Algebraic, tmp_path: Path, zip_file: bool) -> None:
     state = algebraic.state_dict()
     path = saved(state, tmp_path / "weights.pth", _use_new_zipfile_serialization=zip_file)
-    held = official.read(path)
+    held = read(path)
     assert official.look(held, where="x") == official.Found("algebraic", 50, "algebraic", numbers(algebraic))
     again = official.algebraic(held, where="x").state_dict()
     assert all(torch.equal(again[k], v) for k, v in state.items())
@@ -192,7 +193,7 @@ def test_a_checkpoint_is_read_and_recognised(algebraic: Algebraic, tmp_path: Pat
     assert "--kind algebraic" in e.value.hint
     path.write_bytes(path.read_bytes()[:-50_000])
     with pytest.raises(EngineError, match="not a whole checkpoint") as e:
-        official.read(path)
+        read(path)
     assert "a broken download ends early" in e.value.hint
 
 
@@ -210,7 +211,7 @@ def test_the_first_differences_are_listed(algebraic: Algebraic) -> None:
     net = Algebraic(50)
     before = net.backbone.conv1.weight.clone()
     with pytest.raises(EngineError) as e:
-        official.fill(net, state, where="weights.pth")
+        fill(net, state, where="weights.pth")
     assert str(e.value) == (
         "weights.pth: the weights do not fit (358 keys, the network has 358): backbone.bn1.weight is missing; backbone.extra.weight is too much; "
         "backbone.final_layer.weight is [16, 256, 1, 1] instead of [17, 256, 1, 1]; backbone.final_layer.bias has numbers that are not finite\n"
@@ -258,7 +259,7 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_is_run(tmp_path: Pat
     def refused(content: bytes) -> str:
         (path := tmp_path / "weights.pth").write_bytes(content)
         with pytest.raises(EngineError) as e:
-            official.read(path)
+            read(path)
         return str(e.value)
 
     for content in (b"", b"hello, this is a text", b"\x89HDF"):
@@ -271,4 +272,4 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_is_run(tmp_path: Pat
     torch.save({"epoch": 3, "config": "x"}, tmp_path / "dict.pth")
     assert "no dictionary of tensors" in refused((tmp_path / "dict.pth").read_bytes())
     with pytest.raises(EngineError, match="there is no such file"):
-        official.read(tmp_path / "nowhere.pth")
+        read(tmp_path / "nowhere.pth")

@@ -17,10 +17,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from triangulation_kit import around, made_up, projections  # noqa: E402
 
+from posepipe.engines.models.official import fill  # noqa: E402
 from posepipe.engines.models.triangulation.geometry import normalised, solve  # noqa: E402
 from posepipe.engines.models.triangulation.losses import clipped_mse, mae, volumetric_ce  # noqa: E402
 from posepipe.engines.models.triangulation.net import Algebraic, Volumetric  # noqa: E402
-from posepipe.engines.models.triangulation.official import fill  # noqa: E402
 
 DIRECTORY = os.environ.get("POSEPIPE_REFERENCE_TRIANGULATION", "")
 PX, N, SIDE_MM, VIEWS = 128, 32, 2500.0, 3

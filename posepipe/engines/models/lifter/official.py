@@ -6,9 +6,8 @@ network's numbers mean is not in the checkpoint but in the statistics of its tra
 
 from __future__ import annotations
 
-import contextlib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ....pipeline.errors import EngineError
-from ..triangulation.official import read as read_torch
+from ..official import fill, numbers_allowed
+from ..official import read as read_torch
 from .net import Lifter
 from .tensorflow import read as read_tensorflow
 
@@ -34,9 +34,6 @@ JOINTS = (
 )  # fmt: skip
 _IN = [k for k, joint in enumerate(JOINTS) if joint != "neck_nose"]
 _OUT = [k for k, joint in enumerate(JOINTS) if joint != "hip"]
-_SHOWN = 6
-_COUNTED = ".num_batches_tracked"
-_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +60,7 @@ def load(path: Path, *, max_norm: bool | None = None) -> Lifter:
         raise EngineError("torch's port does not scale its matrices", where=str(path), hint="leave --max-norm out")
     if tensorflow:
         return _filled(from_tensorflow(read_tensorflow(path), max_norm=bool(max_norm)), epsilon=TENSORFLOW_EPSILON, where=str(path))
-    with _numbers_allowed():
-        state = read_torch(path)
-    return _filled({key.removeprefix("module."): value for key, value in state.items()}, epsilon=1e-5, where=str(path))
+    return _filled(read_torch(path), epsilon=1e-5, where=str(path))
 
 
 def from_tensorflow(tensors: Mapping[str, F32], *, max_norm: bool) -> dict[str, Tensor]:
@@ -127,19 +122,9 @@ def _names() -> dict[str, str]:
 
 
 def _filled(state: Mapping[str, Tensor], *, epsilon: float, where: str) -> Lifter:
-    net = Lifter(epsilon=epsilon)
-    wanted = {k: tuple(v.shape) for k, v in net.state_dict().items() if not k.endswith(_COUNTED)}
-    given = {k: tuple(v.shape) for k, v in state.items() if not k.endswith(_COUNTED)}
-    wrong = [f"{k} is missing" for k in wanted if k not in given] + [f"{k} is not of this network" for k in given if k not in wanted]
-    wrong += [f"{k} is {list(given[k])}, not {list(wanted[k])}" for k in wanted if k in given and given[k] != wanted[k]]
-    wrong += [f"{k} has numbers that are not finite" for k in wanted if k in given and not bool(torch.isfinite(state[k]).all())]
-    if wrong:
-        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        what = f"these are not the weights of the lifter with 16 joints: {'; '.join(wrong[:_SHOWN])}{more}"
-        hint = "wanted: linear size 1024, two blocks, residual, batch normalisation, not predict_14"
-        raise EngineError(what, where=where, hint=hint)
-    net.load_state_dict({k: v.float() for k, v in state.items() if k in wanted}, strict=False)
-    return net.eval()
+    what = "these are not the weights of the lifter with 16 joints"
+    hint = "wanted: linear size 1024, two blocks, residual, batch normalisation, not predict_14"
+    return fill(Lifter(epsilon=epsilon), state, where=where, what=what, hint=hint).eval()
 
 
 def _moments(path: Path, axes: int, used: list[int]) -> tuple[F32, F32]:
@@ -150,7 +135,7 @@ def _moments(path: Path, axes: int, used: list[int]) -> tuple[F32, F32]:
             with np.load(path) as file:
                 held = {key: file[key] for key in file.files}
         else:
-            with _numbers_allowed():
+            with numbers_allowed():
                 held = torch.load(path, map_location="cpu", weights_only=True)
         mean, std = (np.asarray(held[key], np.float32).reshape(-1) for key in ("mean", "std"))
     except OSError as e:
@@ -168,13 +153,3 @@ def _moments(path: Path, axes: int, used: list[int]) -> tuple[F32, F32]:
         what = f"mean and std have {len(mean)} and {len(std)} numbers; wanted are {32 * axes} or {16 * axes}, finite, and std above 0 for what is used"
         raise EngineError(what, where=where, hint=hint)
     return mean, std
-
-
-@contextlib.contextmanager
-def _numbers_allowed() -> Iterator[None]:
-    """Checkpoints of 2018 hold numpy's numbers beside the tensors; they are data, and rebuilding them runs nothing."""
-    known: list[Any] = [np.ndarray, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64))]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        known += [(_SCALAR, f"{module}.scalar"), (_ARRAY, f"{module}._reconstruct")]
-    with torch.serialization.safe_globals(known):
-        yield

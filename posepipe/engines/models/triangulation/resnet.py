@@ -69,7 +69,28 @@ class ConfidenceHead(nn.Module):
         return found
 
 
-class PoseResNet(nn.Module):
+class ResNet(nn.Module):
+    """What is before the last average of a ResNet of bottlenecks. Raises EngineError for a depth that there is not."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        if depth not in BLOCKS:
+            raise EngineError(f"there is no ResNet-{depth}", hint=did_you_mean(str(depth), map(str, BLOCKS)))
+        self.depth, self.blocks = depth, BLOCKS[depth]
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.layer1 = _stage(64, 64, self.blocks[0], 1)
+        self.layer2 = _stage(256, 128, self.blocks[1], 2)
+        self.layer3 = _stage(512, 256, self.blocks[2], 2)
+        self.layer4 = _stage(1024, 512, self.blocks[3], 2)
+
+    def deep(self, pictures: Tensor) -> Tensor:
+        """Pictures [B,3,H,W], H and W multiples of 32 -> [B,2048,H/32,W/32]."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(pictures))), 3, 2, 1)
+        found: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return found
+
+
+class PoseResNet(ResNet):
     """Crops [B,3,H,W] float32, BGR, (value / 255 - mean) / std -> `Maps`; H and W multiples of 32 (of 128 with confidences), 384 as published.
 
     alg_confidences, vol_confidences: with the confidence head of the algebraic (17) or of the volumetric network (32 channels).
@@ -77,15 +98,7 @@ class PoseResNet(nn.Module):
     """
 
     def __init__(self, depth: int = 152, *, alg_confidences: bool = False, vol_confidences: bool = False) -> None:
-        super().__init__()
-        if depth not in BLOCKS:
-            raise EngineError(f"there is no PoseResNet-{depth}", hint=did_you_mean(str(depth), map(str, BLOCKS)))
-        self.depth, self.blocks = depth, BLOCKS[depth]
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, self.blocks[0], 1)
-        self.layer2 = _stage(256, 128, self.blocks[1], 2)
-        self.layer3 = _stage(512, 256, self.blocks[2], 2)
-        self.layer4 = _stage(1024, 512, self.blocks[3], 2)
+        super().__init__(depth)
         self.alg_confidences = ConfidenceHead(JOINTS) if alg_confidences else None
         self.vol_confidences = ConfidenceHead(CHANNELS) if vol_confidences else None
         self.deconv_layers = nn.Sequential(
@@ -98,8 +111,7 @@ class PoseResNet(nn.Module):
         self.final_layer = nn.Conv2d(FEATURES, JOINTS, 1)
 
     def forward(self, pictures: Tensor) -> Maps:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(pictures))), 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = self.deep(pictures)
         head = self.vol_confidences if self.alg_confidences is None else self.alg_confidences
         features = self.deconv_layers(x)
         return Maps(self.final_layer(features), features, None if head is None else head(x))
