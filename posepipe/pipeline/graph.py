@@ -18,7 +18,7 @@ from . import hosts
 from .chaos import Entry, entries
 from .errors import GraphError, did_you_mean
 from .links import Queue
-from .node import Caps, Node, Ports, Source, ports
+from .node import Caps, Node, Port, Ports, Source, ports
 from .restart import Restart
 from .telemetry import Telemetry, telemetry
 from .yamlfile import Where, YamlFile, load_yaml
@@ -263,8 +263,8 @@ class _Planner:
 
     def _wire(self, node: PlanNode, nodes: list[PlanNode], raw: dict[str, Any]) -> PlanNode:
         path: Where = ("nodes", node.base)
-        inputs = self._link_map(node, (*path, "from"), node.inputs, [p.name for p in node.ports.inputs], raw)
-        feedback = self._link_map(node, (*path, "feedback"), node.feedback, [p.name for p in node.ports.feedback], raw)
+        inputs = self._link_map(node, (*path, "from"), node.inputs, node.ports.inputs, raw)
+        feedback = self._link_map(node, (*path, "feedback"), node.feedback, node.ports.feedback, raw)
         types = {p.name: p.type for p in (*node.ports.inputs, *node.ports.feedback)}
         wired: dict[str, tuple[str, ...]] = {}
         for upstream in feedback.values():
@@ -303,12 +303,14 @@ class _Planner:
         types = sorted(u for u, cls in self._registry.items() if (out := ports(cls).output) is not None and issubclass(out, want))
         return f"{want.__name__} is made by node types: {', '.join(types) or 'none'}"
 
-    def _link_map(self, node: PlanNode, path: Where, raw: Any, names: list[str], nodes: dict[str, Any]) -> dict[str, str]:
+    def _link_map(self, node: PlanNode, path: Where, raw: Any, ends: tuple[Port, ...], nodes: dict[str, Any]) -> dict[str, str]:
         """`from: a` or `from: {port: a}` as port -> node."""
-        key = path[-1]
+        key, names = path[-1], [p.name for p in ends]
+        needed = [p.name for p in ends if not p.optional] if key == "from" else []
+        several = f"from: {{{', '.join(f'{n}: ...' for n in needed)}}}"
         if raw is None:
-            if names and key == "from":
-                self._wrong(path[:-1], f"node {node.base!r} ({node.use}) needs from: for {', '.join(names)}", f"from: {next(iter(nodes))}")
+            if needed:
+                self._wrong(path[:-1], f"node {node.base!r} ({node.use}) needs from: for {', '.join(needed)}", f"from: {next(iter(nodes))}")
             return {}
         if not names:
             self._wrong(
@@ -318,10 +320,10 @@ class _Planner:
             )
             return {}
         if isinstance(raw, str):
-            if len(names) > 1 and key == "from":
-                self._wrong(path, f"node {node.base!r} has several inputs", f"from: {{{', '.join(f'{n}: ...' for n in names)}}}")
+            if len(needed) > 1:
+                self._wrong(path, f"node {node.base!r} has several inputs", several)
                 return {}
-            raw = {names[0]: raw}
+            raw = {(needed or names)[0]: raw}
         if not isinstance(raw, dict):
             self._wrong(path, f"node {node.base!r}: {key} is {raw!r}, want a node's name or a map of them", f"{key}: {next(iter(nodes))}")
             return {}
@@ -335,11 +337,9 @@ class _Planner:
                 )
             else:
                 links[port] = upstream
-        for port in names:
-            if port not in raw and key == "from":
-                self._wrong(
-                    path, f"node {node.base!r} ({node.use}) also needs {port!r}", f"from: {{{', '.join(f'{n}: ...' for n in names)}}}"
-                )
+        for port in needed:
+            if port not in raw:
+                self._wrong(path, f"node {node.base!r} ({node.use}) also needs {port!r}", several)
         return links
 
     def _order(self, nodes: list[PlanNode]) -> list[PlanNode]:

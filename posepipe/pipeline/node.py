@@ -12,6 +12,8 @@
 
 * A parameter is an input port, its annotation the type that must arrive there.
 * `Packet[T]` instead of `T` hands over the packet, with `seq`, `t_capture_ns` and trace.
+* `T | None` (or `Packet[T] | None`) is an input that a studio may leave out. Then it is None; it also is for an instant for which it never
+  came, so that whoever gives it cannot cost the instant.
 * `Latest[T]` is fed by `feedback:`: the newest result of a node further down, or None. It never waits.
 * The return annotation is the output port; `None` as a type makes a sink; returning None loses the packet, counted.
 A node has no loop, socket poll, clock, retry or queue of its own: the runner has them.
@@ -212,12 +214,13 @@ class Source(Node):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One input of a node, read off the signature of `step`."""
+    """One input of a node, read off the signature of `step`. optional: a studio may leave it out."""
 
     name: str
     type: type
     feedback: bool = False
     packet: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,11 @@ class Ports:
     inputs: tuple[Port, ...]
     feedback: tuple[Port, ...]
     output: type | None
+
+    @property
+    def needed(self) -> tuple[Port, ...]:
+        """The inputs that no studio may leave out."""
+        return tuple(p for p in self.inputs if not p.optional)
 
 
 def ports(cls: type[Node]) -> Ports:
@@ -240,6 +248,9 @@ def ports(cls: type[Node]) -> Ports:
             raise GraphError(f"node type {cls.use!r}: parameter {name!r} of step has no type", hint="the signature of step is its ports")
         port = _port(name, hints[name])
         (feedback if port.feedback else inputs).append(port)
+    if inputs and all(port.optional for port in inputs):
+        what = f"node type {cls.use!r}: every input may be left out ({', '.join(port.name for port in inputs)})"
+        raise GraphError(what, hint="one at least has to be there: it says when step is called")
     if bool(inputs) == issubclass(cls, Source):
         what = f"node type {cls.use!r} is a source with the input {inputs[0].name!r}" if inputs else f"node type {cls.use!r} has no input"
         raise GraphError(what, hint="a node without inputs is a Source, and only that")
@@ -250,6 +261,9 @@ def _port(name: str, hint: Any) -> Port:
     if typing.get_origin(hint) is Annotated and _FEEDBACK in typing.get_args(hint)[1:]:
         (inner,) = (a for a in typing.get_args(typing.get_args(hint)[0]) if a is not type(None))
         return replace(_port(name, inner), feedback=True)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        (inner,) = (a for a in typing.get_args(hint) if a is not type(None))
+        return replace(_port(name, inner), optional=True)
     if typing.get_origin(hint) is Packet:
         return Port(name, typing.get_args(hint)[0], packet=True)
     return Port(name, hint)

@@ -69,7 +69,7 @@ class Part:
             bridge.connect(self.slots, worker.ready, shared.ledger, warn=around.warn)
         under_way = sum(link.queue.size for slot in self.slots.values() for link in slot.inputs)
         for slot in self.slots.values():
-            slot.join_keep += under_way
+            slot.joins.keep += under_way
 
     def _build(self, planned: PlanNode, inbox: Inbox | None) -> None:
         self.slots[planned.name] = slot = Slot(planned, planned.cls(planned.settings), self.shared)

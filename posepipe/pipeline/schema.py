@@ -218,13 +218,17 @@ def _given(key: str, *, in_plain_entry: bool) -> Schema:
 
 def _links(inputs: tuple[Port, ...], *, needed: bool) -> Schema:
     """`from:` or `feedback:`: a node's name when there is one port, or a map from ports to names."""
-    names: Schema = {p.name: {"type": "string", "description": f"A node that gives {p.type.__name__}."} for p in inputs}
+    names: Schema = {p.name: {"type": "string", "description": f"A node that gives {_given_by(p)}."} for p in inputs}
     ports_map: Schema = {"type": "object", "properties": names, "additionalProperties": False, "minProperties": 1}
     if needed:
-        ports_map["required"] = list(names)
-    text = "; ".join(f"{p.name}: a node that gives {p.type.__name__}" for p in inputs)
-    single = [{"type": "string"}] if len(inputs) == 1 or not needed else []
+        ports_map["required"] = [p.name for p in inputs if not p.optional]
+    text = "; ".join(f"{p.name}: a node that gives {_given_by(p)}" for p in inputs)
+    single = [{"type": "string"}] if not needed or len(ports_map["required"]) == 1 else []
     return {"description": text, "anyOf": [*single, ports_map]}
+
+
+def _given_by(port: Port) -> str:
+    return f"{port.type.__name__}{' (may be left out)' if port.optional else ''}"
 
 
 def _queue(cls: type[Node]) -> str:
@@ -260,7 +264,7 @@ def describe(cls: type[Node]) -> str:
 
 def _port_lines(cls: type[Node], takes: Ports) -> Iterator[str]:
     for port in takes.inputs:
-        yield f"takes     {port.name}: {port.type.__name__}{' of several nodes' if cls.fan_in else ''}"
+        yield f"takes     {port.name}: {_given_by(port)}{' of several nodes' if cls.fan_in else ''}"
     for port in takes.feedback:
         yield f"feedback  {port.name}: {port.type.__name__}, the newest of a node further down"
     yield f"gives     {takes.output.__name__ if takes.output else 'nothing (a sink)'}"
@@ -308,10 +312,10 @@ def _plain(value: Any) -> str:
 
 def _example(cls: type[Node], takes: Ports, fields: Mapping[str, Any]) -> str:
     parts = [f"use: {cls.use}"]
-    if len(takes.inputs) == 1:
-        parts.append(f"from: {takes.inputs[0].name}")
-    elif takes.inputs:
-        parts.append(f"from: {{{', '.join(f'{p.name}: {p.name}' for p in takes.inputs)}}}")
+    if len(takes.needed) == 1:
+        parts.append(f"from: {takes.needed[0].name}")
+    elif takes.needed:
+        parts.append(f"from: {{{', '.join(f'{p.name}: {p.name}' for p in takes.needed)}}}")
     parts += [f"{name}: ..." for name in fields["required"]]
-    comment = "; ".join(f"{p.name}: a node that gives {p.type.__name__}" for p in takes.inputs)
+    comment = "; ".join(f"{p.name}: a node that gives {p.type.__name__}" for p in takes.needed)
     return f"{cls.use.partition('.')[0]}: {{{', '.join(parts)}}}" + (f"  # {comment}" if comment else "")

@@ -18,13 +18,13 @@ from .clock import StudioClock
 from .errors import PosepipeError, RunError
 from .graph import PlanNode
 from .inbox import Doorbell, Inbox
+from .join import Join, Row
 from .ledger import LedgerTap, divided, merged
 from .links import Link
 from .node import Node
 from .packet import Frame, FrameId, FrameSet, Packet, Poses, Span
 from .stats import Durations, Quality, TraceLog
 
-_JOIN_KEEP = 64
 _GIVE_UP_AFTER = 30
 
 
@@ -75,19 +75,18 @@ class Slot:
         self.feedback: dict[str, Cell] = {}
         self.latency = Durations()
         self.held: dict[FrameId, tuple[Packet[Any], int]] = {}
-        self.joins: dict[int, dict[str, Packet[Any]]] = {}
+        self.joins = Join(plan.ports.inputs, plan.inputs, offline=shared.offline)
         self.ended_inputs: set[int] = set()
         self.ended = False
         self.errors = 0
         self.failing = 0
         self.failure: RunError | None = None
-        self.join_keep = _JOIN_KEEP
         self.log = logging.getLogger(f"posepipe.{plan.name}")
         self.keeps = plan.cls.fan_in or plan.cls.holds
         """Whether its outputs are of packets that came in earlier steps."""
         self._pixels = not plan.cls.fan_in and any(p.type in (Frame, FrameSet) for p in plan.ports.inputs)
         self._packet_ports = {p.name for p in (*plan.ports.inputs, *plan.ports.feedback) if p.packet}
-        self._feedback_ports = [p.name for p in plan.ports.feedback]
+        self._perhaps = [p.name for p in (*plan.ports.inputs, *plan.ports.feedback) if p.feedback or p.optional]
 
     # running --------------------------------------------------------------------------------------------------------------
 
@@ -123,36 +122,31 @@ class Slot:
             for frame in packet.frames:
                 self.held[frame] = (packet, t_in)
             self._outputs(self._call(lambda: self._step({link.port: packet}), packet), packet, t_in)
-        elif len(self.plan.ports.inputs) == 1:
+        elif len(self.plan.inputs) == 1:
             self._outputs(self._call(lambda: self._step({link.port: packet}), packet), packet, t_in)
         else:
-            self._join(link.port, packet, t_in)
+            self._met(self.joins.add(link.port, packet), t_in)
 
     def _step(self, packets: dict[str, Packet[Any]]) -> Any:
         newest = {port: cell.packet for port, cell in self.feedback.items()}
-        arrived: dict[str, Packet[Any] | None] = {**dict.fromkeys(self._feedback_ports), **newest, **packets}
+        arrived: dict[str, Packet[Any] | None] = {**dict.fromkeys(self._perhaps), **newest, **packets}
         arguments = {port: p if port in self._packet_ports or p is None else p.body for port, p in arrived.items()}
         result = self.node.step(**arguments)  # type: ignore[attr-defined]
         if self._pixels and not all(p.body.whole for p in packets.values() if isinstance(p.body, (Frame, FrameSet))):
             return _TORN
         return result
 
-    def _join(self, port: str, packet: Packet[Any], t_in: int) -> None:
-        """Several inputs meet by seq; what was overtaken is lost, counted."""
-        row = self.joins.setdefault(packet.seq, {})
-        row[port] = packet
-        complete = len(row) == len(self.plan.ports.inputs)
-        stale = [s for s in self.joins if (complete and s < packet.seq) or s <= packet.seq - self.join_keep]
-        for seq in stale:
-            for lost in self.joins.pop(seq).values():
-                self.shared.ledger.drop(lost, self.name, "its other input never came")
-        if not complete:
-            return
-        del self.joins[packet.seq]
-        last = max(row.values(), key=lambda p: p.trace[-1].t_out_ns)
-        frames, parts = merged(row.values())
-        last = replace(last, frames=frames, shares=parts)
-        self._outputs(self._call(lambda: self._step(row), last), last, t_in)
+    def _met(self, leaving: list[tuple[Row, bool]], t_in: int) -> None:
+        for row, answered in leaving:
+            if answered:
+                packet = self.joins.packet(row)
+                self._outputs(self._call(partial(self._step, row), packet), packet, t_in)
+            else:
+                self._lose(row)
+
+    def _lose(self, row: Row) -> None:
+        for packet in row.values():
+            self.shared.ledger.drop(packet, self.name, "its other input never came")
 
     def _call(self, call: Callable[[], Any], packet: Packet[Any] | None) -> Any:
         """A node that throws on one packet loses that packet, counted; one that throws on every packet stops the studio."""
@@ -273,12 +267,11 @@ class Slot:
             result = self._call(lambda i=i: self.node.on_end(self.inputs[i].writer), None)  # type: ignore[misc]
             for body in [] if result is _LOST else result:
                 self._emit_kept(body, self.shared.clock.now_ns())
+            self._met(self.joins.end(self.inputs[i].port), self.shared.clock.now_ns())
         if not self.ended and len(self.ended_inputs) == len(self.inputs):
             self.ended = True
-            for row in self.joins.values():
-                for packet in row.values():
-                    self.shared.ledger.drop(packet, self.name, "its other input never came")
-            self.joins.clear()
+            for row in self.joins.rest():
+                self._lose(row)
             for link in self.outputs:
                 link.end()
             return True

@@ -75,12 +75,20 @@ class View(Node):
     def step(self, frames: FrameSet, poses: Packet[Poses]) -> None: ...
 
 
+class Say(Node):
+    """Says it."""
+
+    use = "kit.say"
+
+    def step(self, poses: Packet[Poses], words: Poses | None = None) -> None: ...
+
+
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runtime: Literal["auto", "stub"] = "auto"
     threads: int = 0
 
 
-KIT: dict[str, type[Node]] = {cls.use: cls for cls in (Capture, Instants, Lift, View)}
+KIT: dict[str, type[Node]] = {cls.use: cls for cls in (Capture, Instants, Lift, View, Say)}
 GOOD = """
 studio: hall
 rig: {file: hall.toml, image: {north: {scale: 1.5, offset_px: [0, -7.3]}, south: {scale: [1, 2]}}}
@@ -89,6 +97,7 @@ nodes:
   instants: {use: kit.instants, from: capture, queue: {size: 4}}
   lift: {use: kit.lift, from: instants, feedback: lift, method: svd, corners: [{x_m: 1.5}], process: fast}
   view: {use: kit.view, from: {frames: instants, poses: lift}, file: out.png, queue: {size: 1, full: drop_newest}}
+  say: {use: kit.say, from: lift}
 engines: {runtime: stub}
 budgets: {lift_p95_ms: 18, end_to_end_p99_ms: 100.5}
 metrics: {bind: "127.0.0.1:9464", otlp: "http://127.0.0.1:4318/v1/traces", sample: 0.5}
@@ -127,6 +136,8 @@ def changed(old: str, new: str) -> str:
         ("from: instants, feedback", "from: {frames: instants}, feedback"),
         (", feedback: lift", ", feedback: {last: lift}"),
         (", feedback: lift", ""),
+        ("{use: kit.say, from: lift}", "{use: kit.say, from: {poses: lift}}"),
+        ("{use: kit.say, from: lift}", "{use: kit.say, from: {poses: lift, words: lift}}"),
     ],
 )
 def test_good_files_pass_both(validator: Any, tmp_path: Path, old: str, new: str) -> None:
@@ -163,6 +174,8 @@ def test_a_variable_stands_for_any_value(validator: Any, tmp_path: Path) -> None
     ("old", "new", "want"),
     [
         ("studio: hall", "studio: 7", "not of type 'string'"),
+        ("{use: kit.say, from: lift}", "{use: kit.say, from: {words: lift}}", "'poses' is a required property"),
+        ("{use: kit.say, from: lift}", "{use: kit.say, from: {poses: lift, word: lift}}", "'word' was unexpected"),
         ('"127.0.0.1:9464"', "9464", "9464 is not valid under any of the given schemas"),
         ('"127.0.0.1:9464"', '"9464"', "'9464' is not valid under any of the given schemas"),
         ("sample: 0.5", "sample: 1.5", "1.5 is greater than the maximum of 1"),
@@ -253,6 +266,14 @@ def test_inspect_a_source_and_a_sink() -> None:
     assert "kit: {use: kit.capture, uri: ...}" in source
     assert "gives     nothing (a sink)" in sink
     assert "kit: {use: kit.view, from: {frames: frames, poses: poses}, file: ...}" in sink
+
+
+def test_inspect_an_input_that_may_be_left_out() -> None:
+    text = describe(Say)
+    assert "takes     poses: Poses\ntakes     words: Poses (may be left out)\n" in text
+    assert "kit: {use: kit.say, from: poses}  # poses: a node that gives Poses" in text
+    words = schema(KIT)["$defs"]["kit.say"]["properties"]["from"]["anyOf"][1]["properties"]["words"]
+    assert words["description"] == "A node that gives Poses (may be left out)."
 
 
 def test_the_example_of_inspect_fits_the_schema(validator: Any) -> None:
