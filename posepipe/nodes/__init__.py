@@ -25,6 +25,7 @@ _BUILT_IN = {
     "smooth.kalman": "posepipe.nodes.smooth_kalman:SmoothKalman",
     "smooth.one_euro": "posepipe.nodes.smooth_one_euro:SmoothOneEuro",
     "smooth.savgol": "posepipe.nodes.smooth_savgol:SmoothSavgol",
+    "smooth.vibe": "posepipe.nodes.smooth_vibe:SmoothVibe",
     "publish.zmq": "posepipe.nodes.publish_zmq:PublishZmq",
     "record.jsonl": "posepipe.nodes.record_jsonl:RecordJsonl",
     "view.mosaic": "posepipe.nodes.view_mosaic:ViewMosaic",
