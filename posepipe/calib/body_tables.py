@@ -33,8 +33,8 @@ def tables(body: Body) -> dict[str, NDArray[Any]]:
             turned_by[k], points_m[k, :3] = bones.index(offset[0]), offset[1]
         elif (towards := along(name)) is not None:
             points[k, 1], points_m[k, 3] = bones.index(towards[0]), towards[1]
-    for k in np.flatnonzero(points[:, 1] == points[:, 0]):
-        points[k, 1] = body.parents[points[k, 0]]
+    alone = np.flatnonzero(points[:, 1] == points[:, 0])  # moved by nothing, but a direction there must be
+    points[alone, 1] = np.array(body.parents)[points[alone, 0]]
     return {
         "parents": np.array(body.parents), "heads": heads, "skin_bones": on, "skin_shares": share,
         "skin_m": body._point_sums_m - heads[:, on] * share[..., None], "points": points, "points_m": points_m, "turned_by": turned_by,

@@ -70,7 +70,7 @@ def resampled(rng: np.random.Generator, name: str, whole: Posed, shape: F32, rec
     needed = (count - 1) * recorded_fps / fps
     if needed > len(whole) - 1:
         raise ValueError(f"{name} has {len(whole)} instants, {needed + 1:.0f} are needed")
-    at = rng.uniform(0, len(whole) - 1 - needed) + np.arange(count) * recorded_fps / fps
+    at: F64 = rng.uniform(0, len(whole) - 1 - needed) + np.arange(count, dtype=np.float64) * (recorded_fps / fps)
     six = _cubic(whole.rotations[..., :2].reshape(len(whole), -1, 6), at)
     rotations, root = rotations_of_6d(six), _cubic(whole.heads_m[:, 0], at)
     if rng.random() < 0.5:
@@ -116,8 +116,9 @@ def watched(rng: np.random.Generator, truth_m: F64, fps: float, *, occlusion: fl
     found, _ = triangulate_sides(
         rig, rays, conf.astype(np.float32), mirror=_MIRROR, facing=_FACING, inlier_px=INLIER * sides, sigma_px=SIGMA * sides
     )
-    given = (x.astype(np.float32) for x in (found.xyz_m, found.sigma_m, found.conf))
-    return Seen(*given, int(on.sum()))
+    return Seen(
+        np.asarray(found.xyz_m, np.float32), np.asarray(found.sigma_m, np.float32), np.asarray(found.conf, np.float32), int(on.sum())
+    )
 
 
 def _thing(rng: np.random.Generator) -> tuple[F64, F64]:

@@ -32,6 +32,14 @@ def add(commands: Any) -> None:
     one.add_argument("--width", type=int, default=512, metavar="N", help="neurons of a layer of the live form (512)")
     one.set_defaults(command=_lifter)
     one = kinds.add_parser(
+        "vibe",
+        help="the network of smooth.vibe",
+        description="Draw people who move before random cameras, triangulate what a detector would see of them, and train. Goes on where it stopped.",
+    )
+    _common(one, steps=4_500)
+    one.add_argument("--sequences", type=int, default=6_000, metavar="N", help="sequences to draw, 100 instants each (6000)")
+    one.set_defaults(command=_vibe)
+    one = kinds.add_parser(
         "confidence",
         help="how far lift.algebraic believes every view (weights: triangulation.confidence)",
         description="Draw people from motion, see them with random cameras through a detector's errors, and train through the triangulation.",
@@ -75,6 +83,16 @@ def _lifter(args: argparse.Namespace) -> int:
 
     lifter(
         args.motion, args.out, recipe=args.recipe, width=args.width, steps=args.steps, minutes=args.minutes, threads=args.threads,
+        seed=args.seed, fresh=args.fresh,
+    )  # fmt: skip
+    return 0
+
+
+def _vibe(args: argparse.Namespace) -> int:
+    from .training_vibe import vibe
+
+    vibe(
+        args.motion, args.out, steps=args.steps, minutes=args.minutes, count=args.sequences, workers=args.workers, threads=args.threads,
         seed=args.seed, fresh=args.fresh,
     )  # fmt: skip
     return 0

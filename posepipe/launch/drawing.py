@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -57,12 +57,17 @@ def split(motion: Path, *, shapes: int, seed: int) -> tuple[list[Track], list[Tr
     if len(recordings) < 2:
         what = f"there is one recording in it, {recordings[0]}, and one is kept out of the training to judge it by"
         raise SourceError(what, where=str(motion), hint="posepipe motion import FILE.bvh FILE.bvh ... --out DIR takes several")
-    kept_out = set(recordings[::_EVERY_FIFTH])
+    away = kept_out(recordings)
     body = load_body()
     return (
-        bank([c for c in clips if c.recording not in kept_out], body=body, shapes=shapes, seed=seed),
-        bank([c for c in clips if c.recording in kept_out], body=body, shapes=shapes, seed=seed + 1),
+        bank([c for c in clips if c.recording not in away], body=body, shapes=shapes, seed=seed),
+        bank([c for c in clips if c.recording in away], body=body, shapes=shapes, seed=seed + 1),
     )
+
+
+def kept_out(recordings: Iterable[str]) -> set[str]:
+    """The recordings that no training sees: every fifth in the order of their names."""
+    return set(sorted(recordings)[::_EVERY_FIFTH])
 
 
 def judged(sampler: Sampler) -> Observed:
@@ -86,7 +91,7 @@ def cubed(seen: Observed, rng: np.random.Generator | None = None) -> tuple[Cube,
     return cube, volume_of(seen, cube, exchanged[0], n=N), target.astype(np.float32)
 
 
-def _hard() -> Statistics:
+def hard() -> Statistics:
     """The noise of the shipped 2D network, with sides exchanged five times as often: what is rare has to be seen often enough to be learned,
     and there are people and cameras for whom it is not rare."""
     fitted = statistics()
@@ -114,7 +119,7 @@ def _leave_with_parent() -> None:
 def _batch(seed: int, number: int, size: int) -> Drawn:
     rng = np.random.default_rng((seed, number, 1))
     sampler = Sampler(
-        _tracks, seed=hash((seed, number)) % 2**32, rigs=_rigs, statistics=_hard(), miscalibrated_rad=abs(rng.normal(0, _ASTRAY_RAD))
+        _tracks, seed=hash((seed, number)) % 2**32, rigs=_rigs, statistics=hard(), miscalibrated_rad=abs(rng.normal(0, _ASTRAY_RAD))
     )
     volumes, targets = np.empty((size, N, N, N, 17), np.float16), np.empty((size, 17, 3), np.float32)
     for k in range(size):
