@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,11 @@ from msgspec import Meta
 from zmq.utils.monitor import recv_monitor_message
 
 from posepipe.pipeline.errors import GraphError, PublishError
-from posepipe.pipeline.node import Context, Node, NodeSettings
-from posepipe.pipeline.packet import Packet, Poses
+from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
+from posepipe.pipeline.packet import Actions, Packet, Poses
 from posepipe.pipeline.skeleton import skeleton
+
+from ._actions import Act, Acts, check_actions
 
 WIRE_VERSION = 1
 AXES = "x-right y-forward z-up right-handed"
@@ -23,6 +26,9 @@ _HELLO_EVERY_NS = 1_000_000_000
 
 class PublishZmq(Node):
     """Publishes `hello/<studio>` once a second and `skeleton/<studio>` once per instant; metres, Unix nanoseconds.
+
+    With `from: {poses: smooth, actions: action}` people also have what they do. Skeletons wait for their actions, but none is lost where
+    those do not come. People whose skeletons come with a body (smooth.vibe) are published with it.
 
     The socket is an XPUB, which subscribers cannot tell from a PUB, so that `--await-subscribers` can count them.
     """
@@ -38,7 +44,8 @@ class PublishZmq(Node):
     settings: Settings
 
     @classmethod
-    def check(cls, settings: Settings, inputs: object) -> None:
+    def check(cls, settings: Settings, inputs: Mapping[str, Caps]) -> None:
+        check_actions(inputs)
         scheme, _, rest = settings.bind.partition("://")
         port = rest.rpartition(":")[2]
         if (
@@ -57,6 +64,7 @@ class PublishZmq(Node):
         self._ctx = ctx
         self._connected = self._subscribed = 0
         self._next_hello_ns = 0
+        self._acts = Acts(ctx)
         layout = skeleton(ctx.caps["poses"].skeleton)
         self._hello = msgpack.packb(
             {
@@ -68,7 +76,7 @@ class PublishZmq(Node):
                 "units": "m",
                 "axes": AXES,
                 "cameras": list(ctx.cameras),
-                "actions": [],
+                "actions": list(self._acts.labels),
                 "graph_sha256": ctx.graph_sha256,
             }
         )
@@ -110,9 +118,14 @@ class PublishZmq(Node):
         while self._socket.poll(0):
             self._subscribed += 1 if self._socket.recv()[:1] == b"\x01" else -1
 
-    def step(self, poses: Packet[Poses]) -> None:
+    def step(self, poses: Packet[Poses], actions: Actions | None = None) -> None:
         assert self._socket is not None
-        self._socket.send_multipart([self._topic, msgpack.packb(message(poses, t_publish_ns=self._ctx.now_ns()))])
+        self._socket.send_multipart([self._topic, self._packed(poses, actions)])
+
+    def _packed(self, poses: Packet[Poses], actions: Actions | None) -> bytes:
+        acts = self._acts.of(poses.body.ids, actions)
+        packed: bytes = msgpack.packb(message(poses, acts, t_publish_ns=self._ctx.now_ns()))
+        return packed
 
     def wake_ns(self) -> int | None:
         return self._next_hello_ns
@@ -134,9 +147,10 @@ class PublishZmq(Node):
                 Path(self.settings.bind.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
-def message(poses: Packet[Poses], *, t_publish_ns: int) -> dict[str, Any]:
-    """The `skeleton/` message of one instant: float32 little-endian, unseen joints NaN with conf 0."""
+def message(poses: Packet[Poses], acts: Sequence[Act | None], *, t_publish_ns: int) -> dict[str, Any]:
+    """The `skeleton/` message of one instant: float32 little-endian, unseen joints NaN with conf 0. acts [P]: what everybody does."""
     body, sync = poses.body, poses.body.sync
+    bodies = _bodies(body)
     return {
         "v": WIRE_VERSION,
         "seq": poses.seq,
@@ -158,12 +172,23 @@ def message(poses: Packet[Poses], *, t_publish_ns: int) -> dict[str, Any]:
                 "conf": _f4(body.conf[i]),
                 "sigma_m": _f4(body.sigma_m[i]),
                 "reproj_px": float(body.reproj_px[i]),
-                "action": None,
-                "body": None,
+                "action": None if act is None else {"label": act.label, "p": _f4(act.p)},
+                "body": bodies[i],
             }
-            for i in range(len(body.ids))
+            for i, act in enumerate(acts)
         ],
     }
+
+
+def _bodies(poses: Poses) -> list[dict[str, Any] | None]:
+    """[P]; None for who has none."""
+    b = poses.bodies
+    if b is None:
+        return [None] * len(poses.ids)
+    return [
+        {"model": b.model, "pose": _f4(b.pose[i]), "shape": _f4(b.shape[i]), "root_m": _f4(b.root_m[i])} if known else None
+        for i, known in enumerate(b.known.tolist())
+    ]
 
 
 def _f4(array: np.ndarray[Any, Any]) -> bytes:

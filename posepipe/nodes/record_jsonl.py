@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,20 +14,24 @@ import numpy as np
 from msgspec import Meta
 
 from posepipe.pipeline.errors import RecordError
-from posepipe.pipeline.node import Context, Node, NodeSettings
-from posepipe.pipeline.packet import F32, Packet, Poses
+from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
+from posepipe.pipeline.packet import F32, Actions, Packet, Poses
 from posepipe.pipeline.skeleton import skeleton
+
+from ._actions import Act, Acts, check_actions
 
 VERSION = 1
 _DECIMALS_M = 5
 _DECIMALS_CONF = 3
 _DECIMALS_PX = 2
+_DECIMALS_POSE = 4
 
 Xyz = tuple[float, float, float]
+Six = tuple[float, float, float, float, float, float]
 
 
 class Header(msgspec.Struct, frozen=True):
-    """First line of a recording. `joints` and `bones` give the order in which every person's joints stand."""
+    """First line of a recording. `joints` and `bones` give the order in which every person's joints stand, `actions` the labels."""
 
     v: int
     studio: str
@@ -36,6 +40,7 @@ class Header(msgspec.Struct, frozen=True):
     bones: tuple[tuple[int, int], ...]
     cameras: tuple[str, ...]
     graph_sha256: str
+    actions: tuple[str, ...] = ()
 
 
 class RecordedSync(msgspec.Struct, frozen=True):
@@ -52,10 +57,26 @@ class RecordedSync(msgspec.Struct, frozen=True):
     complete: tuple[float | None, ...] = ()
 
 
+class RecordedAction(msgspec.Struct, frozen=True):
+    """What somebody does. label: position in the header's `actions`, -1 where none is probable enough; p: one for each of them."""
+
+    label: int
+    p: tuple[float, ...]
+
+
+class RecordedBody(msgspec.Struct, frozen=True):
+    """Bones and shape of somebody, as `packet.Bodies` has them."""
+
+    model: str
+    pose: tuple[Six, ...]
+    shape: tuple[float, ...]
+    root_m: Xyz
+
+
 class Person(msgspec.Struct, frozen=True):
     """One skeleton, world frame, metres. A joint that was not seen is None in `xyz_m`.
 
-    views: how many views are behind each joint; None in files from before it.
+    views: how many views are behind each joint; None in files from before it. action, body: None where there was none.
     """
 
     id: int
@@ -64,6 +85,8 @@ class Person(msgspec.Struct, frozen=True):
     sigma_m: tuple[float | None, ...]
     reproj_px: float | None
     views: tuple[int, ...] | None = None
+    action: RecordedAction | None = None
+    body: RecordedBody | None = None
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -80,8 +103,9 @@ class RecordJsonl(Node):
     """Writes every skeleton to a JSON Lines file that stays readable whatever happens to the studio.
 
     The first line names the layout, every other line is one instant: capture time, sync, people with joints in metres (null where
-    a joint was not seen), confidence, standard deviation, reprojection error and how many views are behind each joint. When the disk is full the recording is cut after
-    its last whole line and closed, a warning says so, and the studio goes on.
+    a joint was not seen), confidence, standard deviation, reprojection error and how many views are behind each joint; action and body, where the
+    studio has them (`from: {poses: smooth, actions: action}`). When the disk is full the recording is cut after its last whole line and
+    closed, a warning says so, and the studio goes on.
     """
 
     use = "record.jsonl"
@@ -111,8 +135,13 @@ class RecordJsonl(Node):
     _fd: int | None = None
     _end = 0
 
+    @classmethod
+    def check(cls, settings: Settings, inputs: Mapping[str, Caps]) -> None:
+        check_actions(inputs)
+
     def open(self, ctx: Context) -> None:
         self._ctx = ctx
+        self._acts = Acts(ctx)
         self.path = Path(
             self.settings.file.replace("{time}", time.strftime("%Y-%m-%dT%H-%M-%S", time.localtime(ctx.now_ns() / 1e9)))
         ).expanduser()
@@ -131,11 +160,11 @@ class RecordJsonl(Node):
                 f"cannot be written: {e.strerror}", where=str(self.path), hint="choose a folder that you may write to"
             ) from None
 
-    def step(self, poses: Packet[Poses]) -> None:
+    def step(self, poses: Packet[Poses], actions: Actions | None = None) -> None:
         if self._fd is None:
             self.not_recorded += 1
             return
-        line = encode(poses)
+        line = encode(poses, self._acts.of(poses.body.ids, actions))
         if self._end == 0:
             line = self._header(poses.body) + line
         try:
@@ -147,7 +176,8 @@ class RecordJsonl(Node):
 
     def _header(self, poses: Poses) -> bytes:
         layout = skeleton(poses.skeleton)
-        header = Header(VERSION, self._ctx.studio, layout.name, layout.joints, layout.bones, poses.cameras, self._ctx.graph_sha256)
+        told = self._ctx.studio, layout.name, layout.joints, layout.bones, poses.cameras, self._ctx.graph_sha256
+        header = Header(VERSION, *told, self._acts.labels)
         return msgspec.json.encode(header) + b"\n"
 
     def _write(self, fd: int, line: bytes) -> None:
@@ -187,8 +217,9 @@ class RecordJsonl(Node):
 _ADVICE = {28: "free space on that disk", 27: "raise the limit on file sizes (ulimit -f)", 122: "raise the disk quota"}
 
 
-def encode(packet: Packet[Poses]) -> bytes:
-    """One line, with its line end. Rounded to 1e-5 m, confidence to 1e-3, pixels to 1e-2; what is not a number becomes null."""
+def encode(packet: Packet[Poses], acts: list[Act | None]) -> bytes:
+    """One line, with its line end. Rounded to 1e-5 m, confidence and probabilities to 1e-3, rotations to 1e-4, pixels to 1e-2; what is not a
+    number becomes null. acts [P]: what everybody does. Who has no action or body lacks the key."""
     poses = packet.body
     seen = (poses.conf > 0) & np.isfinite(poses.xyz_m).all(axis=-1)
     xyz, conf, sigma = (
@@ -198,15 +229,28 @@ def encode(packet: Packet[Poses]) -> bytes:
     )
     for person, joint in np.argwhere(~seen).tolist():
         xyz[person][joint] = None
-    rows = zip(poses.ids.tolist(), xyz, conf, sigma, _rounded(poses.reproj_px, _DECIMALS_PX), poses.views_used.tolist(), strict=True)
+    more = _more(poses, acts)
+    rows = zip(poses.ids.tolist(), xyz, conf, sigma, _rounded(poses.reproj_px, _DECIMALS_PX), poses.views_used.tolist(), more, strict=True)
     line = {
         "seq": packet.seq,
         "t_capture_ns": packet.t_capture_ns,
         "sync": poses.sync,
         "tier": poses.tier,
-        "people": [{"id": i, "xyz_m": x, "conf": c, "sigma_m": s, "reproj_px": r, "views": v} for i, x, c, s, r, v in rows],
+        "people": [{"id": i, "xyz_m": x, "conf": c, "sigma_m": s, "reproj_px": r, "views": v, **m} for i, x, c, s, r, v, m in rows],
     }
     return msgspec.json.encode(line) + b"\n"
+
+
+def _more(poses: Poses, acts: list[Act | None]) -> list[dict[str, Any]]:
+    """[P]: action and body, of who has them."""
+    more: list[dict[str, Any]] = [
+        {} if act is None else {"action": {"label": act.label, "p": _rounded(act.p, _DECIMALS_CONF)}} for act in acts
+    ]
+    if (b := poses.bodies) is not None:
+        pose, shape, root_m = _rounded(b.pose, _DECIMALS_POSE), _rounded(b.shape, _DECIMALS_POSE), _rounded(b.root_m, _DECIMALS_M)
+        for i in np.flatnonzero(b.known).tolist():
+            more[i]["body"] = {"model": b.model, "pose": pose[i], "shape": shape[i], "root_m": root_m[i]}
+    return more
 
 
 def _rounded(values: F32, decimals: int) -> list[Any]:

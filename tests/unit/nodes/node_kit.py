@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from posepipe.pipeline.node import Caps, Context
-from posepipe.pipeline.packet import Frame, FrameSet, Packet, Poses, Sync
+from posepipe.pipeline.packet import Bodies, Frame, FrameSet, Packet, Poses, Sync
 
 MS = 1_000_000
 T0_NS = 1_700_000_000_000_000_000
@@ -74,6 +74,7 @@ def poses(
     cameras: tuple[str, ...] = CAMERAS,
     skeleton: str = "blazepose33",
     sync: Sync | None = None,
+    bodies: Bodies | None = None,
 ) -> Poses:
     """Skeletons [P,J,3]; unseen where NaN."""
     xyz = np.asarray(xyz_m, np.float32)
@@ -90,7 +91,15 @@ def poses(
         np.full((people, joints), 0.01, np.float32),
         np.full(people, 5.0, np.float32),
         np.full((people, joints), len(cameras), np.uint8),
+        bodies,
     )
+
+
+def bodies(people: int, *, seed: int = 0) -> Bodies:
+    """Bodies in any pose and shape, standing anywhere."""
+    rng = np.random.default_rng(seed)
+    pose, shape, root_m = (rng.standard_normal((people, *rest)).astype(np.float32) for rest in ((24, 6), (16,), (3,)))
+    return Bodies("posepipe.adult", pose, shape, root_m)
 
 
 def packet(body: Any, *, seq: int = 0, t_ns: int = T0_NS) -> Packet[Any]:

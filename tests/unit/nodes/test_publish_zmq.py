@@ -11,19 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from node_kit import CAMERAS, T0_NS, Studio, caps, packet, poses
+from node_kit import CAMERAS, T0_NS, Studio, bodies, caps, packet, poses
 
+from posepipe.calib.body import load_body
+from posepipe.nodes._actions import Act
 from posepipe.nodes.publish_zmq import PublishZmq, message
 from posepipe.pipeline.errors import GraphError, PublishError
-from posepipe.pipeline.packet import Sync
+from posepipe.pipeline.node import Caps
+from posepipe.pipeline.packet import Actions, Sync
 from posepipe.pipeline.skeleton import COCO17
 
 JOINTS = 17
 
 
-def sent(body: Any, *, seq: int = 0, t_ns: int = T0_NS, t_publish_ns: int = T0_NS + 1) -> dict[str, Any]:
+def sent(
+    body: Any, *, acts: list[Act | None] | None = None, seq: int = 0, t_ns: int = T0_NS, t_publish_ns: int = T0_NS + 1
+) -> dict[str, Any]:
     """As a subscriber unpacks it."""
-    raw = msgpack.packb(message(packet(body, seq=seq, t_ns=t_ns), t_publish_ns=t_publish_ns))
+    acts = [None] * len(body.ids) if acts is None else acts
+    raw = msgpack.packb(message(packet(body, seq=seq, t_ns=t_ns), acts, t_publish_ns=t_publish_ns))
     return dict(msgpack.unpackb(raw))
 
 
@@ -61,7 +67,7 @@ def test_the_bytes_of_a_person() -> None:
 
 def test_the_types_on_the_wire() -> None:
     """MessagePack's own type bytes: bin for arrays, str for text, no extension anywhere, so that every language can read it."""
-    raw = msgpack.packb(message(packet(poses(np.zeros((1, JOINTS, 3)), skeleton="coco17")), t_publish_ns=T0_NS))
+    raw = msgpack.packb(message(packet(poses(np.zeros((1, JOINTS, 3)), skeleton="coco17")), [None], t_publish_ns=T0_NS))
     got = msgpack.unpackb(raw, strict_map_key=True, ext_hook=lambda code, data: pytest.fail(f"extension {code}"))
     assert all(isinstance(got["people"][0][key], bytes) for key in ("xyz_m", "conf", "sigma_m"))
     assert raw[0] == 0x87, "a map of seven"
@@ -101,12 +107,54 @@ def test_arrays_that_are_views_are_sent_in_order() -> None:
     assert np.array_equal(np.frombuffer(people[0]["xyz_m"], "<f4").reshape(JOINTS, 3), xyz[1])
 
 
+def test_the_bytes_of_an_action() -> None:
+    body = poses(np.zeros((3, JOINTS, 3)), skeleton="coco17")
+    p = np.array([0.25, 0.5, 0.25], np.float32)
+    people = sent(body, acts=[Act(1, p), None, Act(-1, p)])["people"]
+    assert [person["action"] for person in people] == [
+        {"label": 1, "p": struct.pack("<3f", 0.25, 0.5, 0.25)},
+        None,
+        {"label": -1, "p": struct.pack("<3f", 0.25, 0.5, 0.25)},
+    ]
+    assert type(people[0]["action"]["label"]) is int
+
+
+def test_the_bytes_of_a_body() -> None:
+    given_bodies = bodies(2)
+    with_bodies = poses(np.zeros((2, JOINTS, 3)), skeleton="coco17", bodies=given_bodies)
+    people = sent(with_bodies)["people"]
+    assert [list(person["body"]) for person in people] == [["model", "pose", "shape", "root_m"]] * 2
+    assert [len(people[0]["body"][key]) for key in ("pose", "shape", "root_m")] == [24 * 6 * 4, 16 * 4, 3 * 4]
+    for i, person in enumerate(people):
+        assert person["body"]["model"] == "posepipe.adult"
+        assert person["body"]["pose"] == struct.pack("<144f", *given_bodies.pose[i].reshape(-1).tolist())
+        assert person["body"]["root_m"] == struct.pack("<3f", *given_bodies.root_m[i].tolist())
+
+
+def test_who_has_no_body_has_nil() -> None:
+    some = bodies(3)
+    some.root_m[1] = np.nan
+    people = sent(poses(np.zeros((3, JOINTS, 3)), skeleton="coco17", bodies=some))["people"]
+    assert [person["body"] is None for person in people] == [False, True, False]
+
+
+def test_a_subscriber_poses_the_body_with_what_it_gets() -> None:
+    """As docs/stream.md says it."""
+    made = bodies(1)
+    (person,) = sent(poses(np.zeros((1, JOINTS, 3)), skeleton="coco17", bodies=made))["people"]
+    b = {key: np.frombuffer(person["body"][key], "<f4") for key in ("pose", "shape", "root_m")}
+    posed = load_body().pose(b["shape"], b["pose"].reshape(1, -1, 6), b["root_m"][None])
+    want = load_body().pose(made.shape[0], made.pose[:1], made.root_m[:1])
+    np.testing.assert_array_equal(posed.joints_m("coco17"), want.joints_m("coco17"))
+    np.testing.assert_allclose(posed.joints_m("smpl24")[0, 0], made.root_m[0], atol=1e-6)
+
+
 # the hello, without a network -------------------------------------------------------------------------------------------------
 
 
 def opened(bind: str = "inproc://test", **other: Any) -> PublishZmq:
     node = PublishZmq(PublishZmq.Settings(bind=bind))
-    node.open(Studio().context(caps=caps("poses", skeleton="coco17"), **other))
+    node.open(Studio().context(**{"caps": caps("poses", skeleton="coco17"), **other}))
     return node
 
 
@@ -127,6 +175,29 @@ def test_hello_carries_what_a_late_subscriber_needs() -> None:
         "graph_sha256": "ab" * 32,
     }
     assert (node._hello_topic, node._topic) == (b"hello/hall", b"skeleton/hall")
+
+
+def test_hello_names_the_actions_in_the_order_of_their_numbers() -> None:
+    node = opened(caps={**caps("poses", skeleton="coco17"), **caps("actions", actions=("walking", "boxing"))})
+    hello = msgpack.unpackb(node._hello)
+    node.close()
+    assert hello["actions"] == ["walking", "boxing"]
+
+
+def test_a_step_sends_everybody_s_own_action() -> None:
+    node = opened(caps={**caps("poses", skeleton="coco17"), **caps("actions", actions=("walking", "boxing"))})
+    body = packet(poses(np.zeros((2, JOINTS, 3)), skeleton="coco17", ids=(4, 9)))
+    said = Actions(np.array([9]), np.array([1]), np.array([[0.25, 0.75]], np.float32))
+    people = [msgpack.unpackb(node._packed(body, actions))["people"] for actions in (said, None)]
+    node.close()
+    assert [person["action"] for person in people[0]] == [None, {"label": 1, "p": struct.pack("<2f", 0.25, 0.75)}]
+    assert [person["action"] for person in people[1]] == [None, None]
+
+
+def test_actions_without_labels_are_refused_before_start() -> None:
+    with pytest.raises(GraphError, match=r"what comes at 'actions' has no labels\n  -> take it from classify\.action"):
+        PublishZmq.check(PublishZmq.Settings(), {"poses": Caps(skeleton="coco17"), "actions": Caps()})
+    PublishZmq.check(PublishZmq.Settings(), {"poses": Caps(skeleton="coco17"), "actions": Caps(actions=("walking",))})
 
 
 def test_hello_is_due_at_once_and_then_once_a_second() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from quota import file_limit
 
 from posepipe.nodes.record_jsonl import RecordJsonl, encode, read_recording
 from posepipe.pipeline.errors import RecordError
-from posepipe.pipeline.packet import Packet, Poses, Sync
+from posepipe.pipeline.node import Caps
+from posepipe.pipeline.packet import Actions, Packet, Poses, Sync
 from posepipe.pipeline.skeleton import COCO17
 
 JOINTS = len(COCO17.joints)
@@ -54,10 +56,11 @@ class Studio(node_kit.Studio):
     def __init__(self) -> None:
         super().__init__(("north", "south"))
 
-    def recorder(self, file: Path, *, overwrite: bool = False) -> RecordJsonl:
+    def recorder(self, file: Path, *, overwrite: bool = False, actions: tuple[str, ...] = ()) -> RecordJsonl:
         node = RecordJsonl(RecordJsonl.Settings(file=str(file), overwrite=overwrite))
         try:
-            node.open(self.context(name="record", key="record"))
+            ports = {"poses": Caps(skeleton="coco17"), **({"actions": Caps(actions=actions)} if actions else {})}
+            node.open(self.context(name="record", key="record", caps=ports))
         except RecordError:
             node.close()
             raise
@@ -94,9 +97,46 @@ def test_what_is_written_is_read_back(tmp_path: Path, studio: Studio) -> None:
 
 
 def test_the_text_has_no_digits_that_were_not_asked_for() -> None:
-    line = msgspec.json.decode(encode(packet(0)))
+    line = msgspec.json.decode(encode(packet(0), [None, None]))
     numbers = [n for person in line["people"] for xyz in person["xyz_m"] if xyz for n in xyz]
     assert max(len(str(n).partition(".")[2]) for n in numbers) <= 5
+
+
+def test_actions_and_bodies_are_read_back(tmp_path: Path, studio: Studio) -> None:
+    node = studio.recorder(tmp_path / "a.jsonl", actions=("walking", "boxing"))
+    made = node_kit.bodies(2)
+    made.shape[1] = np.nan
+    body = replace(poses(), bodies=made)
+    node.step(packet(0, body), Actions(np.array([8, 99]), np.array([-1, 0]), np.array([[0.5004, 0.4996], [1, 0]], np.float32)))
+    node.step(packet(1, body), None)
+    node.step(packet(2), None)
+    node.close()
+    recording = read_recording(tmp_path / "a.jsonl")
+    assert recording.header.actions == ("walking", "boxing")
+    (seven, eight), without, bare = (i.people for i in recording)
+    assert seven.action is None
+    assert eight.action is not None
+    assert (eight.action.label, eight.action.p) == (-1, (0.5, 0.5))
+    assert [p.action for p in without] == [p.action for p in bare] == [None, None]
+    assert [p.body for p in bare] == [None, None]
+    assert eight.body is None
+    assert seven.body is not None
+    assert seven.body.model == "posepipe.adult"
+    np.testing.assert_allclose(seven.body.pose, made.pose[0], atol=0.51e-4)
+    np.testing.assert_allclose(seven.body.shape, made.shape[0], atol=0.51e-4)
+    np.testing.assert_allclose(seven.body.root_m, made.root_m[0], atol=0.51e-5)
+
+
+def test_files_of_earlier_posepipes_have_neither(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    header = '{"v":1,"studio":"hall","skeleton":"coco17","joints":[],"bones":[],"cameras":[],"graph_sha256":""}\n'
+    person = '{"id":1,"xyz_m":[null],"conf":[0],"sigma_m":[null],"reproj_px":null}'
+    file.write_text(
+        header + f'{{"seq":0,"t_capture_ns":1,"sync":{{"skew_ns":0,"views":[],"missing":[]}},"tier":"held","people":[{person}]}}\n'
+    )
+    recording = read_recording(file)
+    assert recording.header.actions == ()
+    assert [(p.action, p.body) for i in recording for p in i.people] == [(None, None)]
 
 
 def test_nobody_there_is_an_instant_with_nobody(tmp_path: Path, studio: Studio) -> None:
