@@ -55,7 +55,7 @@ def home() -> Path:
 class Asset:
     """A network or a recording that can be fetched by its name.
 
-    inputs, outputs: the contract of a network (empty for a recording). measured: accuracy and latency, in words. decoder: the table
+    inputs, outputs: the contract of a network (empty for a recording). labels: what it tells apart. measured: accuracy and latency, in words. decoder: the table
     `[x.decoder]`. detector: what finds people for it. not_run: why it was not run for this release. beside: the folder of a user's card.
     """
 
@@ -75,6 +75,7 @@ class Asset:
     detector: str = ""
     not_run: str = ""
     beside: Path | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -155,7 +156,7 @@ def read_card(text: str, *, where: str, beside: Path | None = None) -> dict[str,
             raise PullError(f"[{name}] has no source", where=where, hint="add the table [source], see docs/models.md")
         tables = (e.files, e.skeleton, e.inputs, e.outputs, e.measured, e.preprocess, e.decoder, e.tolerance, e.detector, e.not_run)
         folder = Path(where).parent if beside is None and isinstance(e.source, Packaged) else beside
-        found[name] = Asset(name, e.kind, e.summary, e.licence, e.source or _BESIDE, *tables, beside=folder)
+        found[name] = Asset(name, e.kind, e.summary, e.licence, e.source or _BESIDE, *tables, beside=folder, labels=e.labels)
     return found
 
 

@@ -133,7 +133,8 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One network or recording of a card. not_run: why nobody has run it for this release; empty when it was."""
+    """One network or recording of a card. not_run: why nobody has run it for this release; empty when it was. labels: what a network tells
+    apart, in the order of its answers."""
 
     kind: Literal["model", "recording"]
     summary: str
@@ -141,6 +142,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: tuple[Member, ...]
     source: Source | None = None
     skeleton: str = ""
+    labels: tuple[str, ...] = ()
     detector: str = ""
     not_run: str = ""
     inputs: dict[str, TensorCard] = {}

@@ -69,8 +69,8 @@ def said(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.1f}" for name, value in scores.items())
 
 
-def draw(losses: list[tuple[int, float]], scores: list[dict[str, float]], path: Path) -> None:
-    """The curves of a training as a picture."""
+def draw(losses: list[tuple[int, float]], scores: list[dict[str, float]], path: Path, *, unit: str = "mm") -> None:
+    """The curves of a training as a picture. unit: of the scores."""
     try:
         from matplotlib.figure import Figure
     except ImportError as e:
@@ -81,6 +81,7 @@ def draw(losses: list[tuple[int, float]], scores: list[dict[str, float]], path: 
     left.set(xlabel="step", ylabel="loss of the training samples (running mean)", yscale="log")
     for name in [n for n in scores[-1] if n != "step"]:
         right.plot([s["step"] for s in scores], [s[name] for s in scores], label=name)
-    right.set(xlabel="step", ylabel="mm, samples kept out of training", ylim=(0, None))
-    right.legend(fontsize=7)
+    right.set(xlabel="step", ylabel=f"{unit}, samples kept out of training", ylim=(0, None))
+    if len(scores[-1]) > 1:
+        right.legend(fontsize=7)
     figure.savefig(path, dpi=110)
