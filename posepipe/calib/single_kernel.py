@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from posepipe.pipeline.packet import F32, F64
+from posepipe.pipeline.packet import F32, F64, I64
 
 from .kernel import kernel
 
@@ -134,3 +134,31 @@ def stand_at(
             for i in range(3):
                 placed[n, j, i] = axes[n, i, 0] * px + axes[n, i, 1] * py + axes[n, i, 2] * pz + centre[n, i]
             sigma[n, j] = np.sqrt((2 * s2 * (1 - share) + s2 + (depth[n] * far) ** 2) / 3)
+
+
+@kernel
+def write_down(
+    at: I64, by: I64, joints: I64, placed: F64, sigma: F64, conf: F64, rays: F64, poses: F64, focal_px: F64,
+    xyz_out: F64, conf_out: F64, sigma_out: F64, residual_out: F64, used_out: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """The skeletons placed [N,17,3], sigma and conf [N,17], of people `at` [N] seen by cameras `by` [N] along rays [N,17,2], into the arrays of
+    `Triangulated` ([P,J,..], [P,C,J]), in the places joints [17]. A joint that is not seen gets a third of the mean confidence of those that are."""
+    for n in range(len(at)):
+        p, c = at[n], by[n]
+        total, count, m = 0.0, 0, poses[c]
+        for k in range(conf.shape[1]):
+            if conf[n, k] > 0:
+                total, count = total + conf[n, k], count + 1
+        for k in range(conf.shape[1]):
+            j = joints[k]
+            x, y, z = placed[n, k, 0], placed[n, k, 1], placed[n, k, 2]
+            xyz_out[p, j, 0], xyz_out[p, j, 1], xyz_out[p, j, 2] = x, y, z
+            sigma_out[p, j] = sigma[n, k]
+            if not conf[n, k] > 0:
+                conf_out[p, j] = total / max(count, 1) / 3
+                continue
+            conf_out[p, j], used_out[p, c, j] = conf[n, k], True
+            deep = max(m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3], 1e-3)
+            u = (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]) / deep - rays[n, k, 0]
+            v = (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]) / deep - rays[n, k, 1]
+            residual_out[p, c, j] = np.sqrt((u * focal_px[c, 0]) ** 2 + (v * focal_px[c, 1]) ** 2)

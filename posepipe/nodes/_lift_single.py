@@ -7,6 +7,7 @@ import numpy as np
 from posepipe.calib.project import undistort
 from posepipe.calib.rig import Rig
 from posepipe.calib.single import DEPTH, FEWEST, OWN, looks, size_of, stand
+from posepipe.calib.single_kernel import write_down
 from posepipe.calib.triangulate import Triangulated
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.lifter import LifterNetwork
@@ -33,7 +34,7 @@ class SingleView:
         self._coco = np.zeros(len(layout.joints), np.int64)
         self._coco[self._joints] = np.arange(len(self._joints))
         self._focal_px = rig.focal_px.mean(axis=1)
-        undistort(rig, np.zeros((1, len(rig), len(self._joints), 2)))
+        self._warm()
 
     def lift(self, v: ViewPoses, conf: F32, rows: I64, *, limbs: I64 | None = None, known_m: F64 | None = None) -> Triangulated:
         """The joints of all people, of whom those in `rows` are lifted, each from the view that shows most of the body; conf 0 for all others
@@ -42,10 +43,7 @@ class SingleView:
         limbs [L,2], known_m [len(rows),L]: how long these limbs of the people are known to be (NaN: not known), for the size of their skeletons.
         """
         people, views, joints = conf.shape
-        points = Triangulated(
-            np.full((people, joints, 3), np.nan), np.zeros((people, joints)), np.full((people, joints), np.inf),
-            np.full((people, views, joints), np.nan), np.zeros((people, views, joints), np.bool_),
-        )  # fmt: skip
+        points = _nothing(people, views, joints)
         shown = conf[:, :, self._joints]
         body = shown[:, :, _BODY]
         score = np.where(np.count_nonzero(body > 0, axis=2) >= FEWEST, body.sum(axis=2), 0)
@@ -72,6 +70,15 @@ class SingleView:
         self._write(points, at[there], by[there], placed[there], sigma[there], look.conf[there], rays[there])
         return points
 
+    def _warm(self) -> None:
+        """Compile what the first person would otherwise wait for, or load it."""
+        views, joints = len(self._rig), len(self._joints)
+        rays = undistort(self._rig, np.zeros((1, views, joints, 2)))[:, 0]
+        look = looks(rays, np.ones((1, joints)), self._rig.camera_from_world[:1])
+        placed, sigma = stand(look, np.zeros((1, joints, 3)), np.ones((1, joints)), ray_rad=np.ones(1))
+        first = np.zeros(1, np.int64)
+        self._write(_nothing(1, views, len(self._coco)), first, first, placed, sigma, look.conf, rays)
+
     def close(self) -> None:
         """Close the network."""
         self._network.close()
@@ -89,14 +96,14 @@ class SingleView:
 
     def _write(self, points: Triangulated, at: I64, by: I64, placed: F64, sigma: F64, conf: F64, rays: F64) -> None:
         """conf of a joint that is not seen: a third of the mean of those that are, as much as a guess is worth beside them."""
-        seen = conf > 0
-        mean = conf.sum(axis=1, keepdims=True) / np.maximum(seen.sum(axis=1, keepdims=True), 1)
-        pose = self._rig.camera_from_world[by]
-        local = np.einsum("nij,nkj->nki", pose[:, :, :3], placed) + pose[:, None, :, 3]
-        off = np.linalg.norm((local[..., :2] / np.maximum(local[..., 2:], 1e-3) - rays) * self._rig.focal_px[by][:, None], axis=2)
-        cells = np.ix_(at, self._joints)
-        points.xyz_m[cells] = placed
-        points.sigma_m[cells] = sigma
-        points.conf[cells] = np.where(seen, conf, mean / 3)
-        points.used[at[:, None], by[:, None], self._joints] = seen
-        points.residual_px[at[:, None], by[:, None], self._joints] = np.where(seen, off, np.nan)
+        write_down(
+            at, by, self._joints, placed, sigma, conf, rays, self._rig.camera_from_world, self._rig.focal_px,
+            points.xyz_m, points.conf, points.sigma_m, points.residual_px, points.used,
+        )  # fmt: skip
+
+
+def _nothing(people: int, views: int, joints: int) -> Triangulated:
+    return Triangulated(
+        np.full((people, joints, 3), np.nan), np.zeros((people, joints)), np.full((people, joints), np.inf),
+        np.full((people, views, joints), np.nan), np.zeros((people, views, joints), np.bool_),
+    )  # fmt: skip
