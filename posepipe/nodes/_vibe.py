@@ -14,21 +14,24 @@ from posepipe.pipeline.errors import GraphError
 from posepipe.pipeline.packet import F32, I64, Bodies, Poses, readonly
 from posepipe.pipeline.skeleton import COCO17, Skeleton
 
+Bools = NDArray[np.bool_]
 MODEL = "posepipe.adult"
 _FIRST_NS = 1_000_000_000 // 30
 """So long after nothing a person's first instant comes: as in training."""
 _ASLEEP_NS = 600_000_000_000
 _NEVER = -(1 << 62)
+_NAN, _ZERO = np.float32(np.nan), np.float32(0)
+_UNSURE_M = 1.0
 _APART_M = 0.3
 """Two people's pelvises are further apart than this: whoever is seen nearer to where another was lost has taken his place."""
 
 
-def joints_in(layout: Skeleton) -> list[int]:
+def joints_in(layout: Skeleton) -> I64:
     """Where coco17's joints are in a layout; GraphError where it lacks one."""
     if lacks := [j for j in COCO17.joints if j not in layout.joints]:
         hint = "smooth.kalman and smooth.one_euro take every skeleton; or a 2D network that finds coco17's joints (docs/models.md)"
         raise GraphError(f"smooth.vibe knows a body by coco17's joints, and {layout.name} has no {lacks[0]}", hint=hint)
-    return [layout.index(j) for j in COCO17.joints]
+    return np.array([layout.index(j) for j in COCO17.joints], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,17 @@ class Observed:
     t_ns: int
     ids: I64
     window: F32
-    seen: NDArray[np.bool_]
+    seen: Bools
 
 
-def observed(body: Poses, joints: list[int], t_ns: int) -> Observed:
+def observed(body: Poses, joints: I64, t_ns: int) -> Observed:
     """Skeletons that come as `held` are older ones over again: nothing of them is seen."""
-    xyz_m, conf, sigma_m = body.xyz_m[:, joints], body.conf[:, joints], body.sigma_m[:, joints]
-    seen = (conf > 0) & np.isfinite(xyz_m).all(axis=2) & (body.tier != "held")
-    window = np.concatenate([xyz_m, np.where(np.isfinite(sigma_m), sigma_m, 1)[..., None], conf[..., None]], axis=2, dtype=np.float32)
-    return Observed(t_ns, body.ids, np.where(seen[..., None], window, np.float32(0)), seen)
+    window = np.empty((len(body.ids), len(joints), 5), np.float32)
+    window[..., :3], window[..., 3], window[..., 4] = body.xyz_m[:, joints], body.sigma_m[:, joints], body.conf[:, joints]
+    seen = (window[..., 4] > 0) & np.isfinite(window[..., :3]).all(axis=2) & (body.tier != "held")
+    window[~seen] = 0
+    window[~np.isfinite(window[..., 3]), 3] = _UNSURE_M
+    return Observed(t_ns, body.ids, window, seen)
 
 
 class Memory:
@@ -57,7 +62,7 @@ class Memory:
     person's first instant is taken before it is answered.
     """
 
-    def __init__(self, network: SmootherNetwork, joints: list[int], *, forget_ns: int, fill_ns: int, keep: bool, warm_up: int) -> None:
+    def __init__(self, network: SmootherNetwork, joints: I64, *, forget_ns: int, fill_ns: int, keep: bool, warm_up: int) -> None:
         self._network, self._joints, self._warm_up = network, joints, warm_up
         self._forget_ns, self._fill_ns, self._keep = forget_ns, fill_ns, keep
         self.clear()
@@ -74,7 +79,7 @@ class Memory:
         self._joint_ns, self._conf = np.zeros((0, len(self._joints)), np.int64), np.zeros((0, len(self._joints)), np.float32)
 
     def answer(self, body: Poses, instants: Sequence[Observed]) -> Poses:
-        """The instant that is first of `instants`, the later ones known. body: what came with it. EngineError leaves the memory as it was."""
+        """The instant that is first of `instants`, the later ones known. body: what came with it. After an EngineError the same instant can be asked again."""
         now = instants[0]
         rows = self._take(now)
         if not len(rows):
@@ -87,10 +92,13 @@ class Memory:
             mine, theirs = np.nonzero(ids[:, None] == instant.ids)
             window[mine, k] = instant.window[theirs]
             after_s[:, k] = (instant.t_ns - since_ns) * 1e-9
-        state = np.where(begun[:, None], self._state[rows], np.float32(0))
+        state = self._state[rows]
         if not begun.all():
+            new = ~begun
+            fresh = np.zeros_like(state[new])
             for _ in range(self._warm_up):
-                state[~begun] = self._network(state[~begun], window[~begun], after_s[~begun]).state
+                fresh = self._network(fresh, window[new], after_s[new]).state
+            state[new] = fresh
         step = self._network(state, window, after_s)
         self._state[rows], self._times[rows, 0], self._begun[rows] = step.state, now.t_ns, True
         return self._given(body, now, rows, step)
@@ -115,16 +123,18 @@ class Memory:
 
     def _given(self, body: Poses, now: Observed, rows: I64, step: Step) -> Poses:
         unseen_ns = now.t_ns - self._joint_ns[rows]
-        given = unseen_ns < max(self._fill_ns, 1)
-        fading = 1 - unseen_ns / max(self._fill_ns, 1)
-        answer = _Answer(given, unseen_ns == 0, np.where(given, self._conf[rows] * fading, 0), step)
+        given, seen = unseen_ns < max(self._fill_ns, 1), unseen_ns == 0
+        fading = (1 - unseen_ns / max(self._fill_ns, 1)).astype(np.float32)
+        answer = _Answer(given, seen, np.where(given, self._conf[rows] * fading, _ZERO), step)
         ids = self._ids[rows]
-        place, who = np.nonzero(now.ids[:, None] == ids)
-        here = (unseen_ns == 0).any(axis=1)
-        away_m = np.linalg.norm(step.root[:, None] - step.root[here], axis=2)
-        gone = given.any(axis=1) & ~np.isin(ids, now.ids) & (away_m > _APART_M).all(axis=1)
-        lost = np.flatnonzero(gone)
-        at = np.concatenate([place, len(now.ids) + np.arange(len(lost))])
+        at, who = np.nonzero(now.ids[:, None] == ids)
+        gone: Bools = given.any(axis=1)
+        gone[who] = False
+        if not gone.any():
+            return _composed(body, self._joints, answer, at, who, now.ids)
+        away_m = np.linalg.norm(step.root[:, None] - step.root[seen.any(axis=1)], axis=2)
+        lost = np.flatnonzero(gone & (away_m > _APART_M).all(axis=1))
+        at = np.concatenate([at, len(now.ids) + np.arange(len(lost))])
         return _composed(body, self._joints, answer, at, np.concatenate([who, lost]), np.concatenate([now.ids, ids[lost]]))
 
 
@@ -132,9 +142,9 @@ class Memory:
 class _Answer:
     """Of N people: which joints are given, which of them were seen, with which confidence [N,17]."""
 
-    given: NDArray[np.bool_]
-    seen: NDArray[np.bool_]
-    conf: NDArray[np.floating]
+    given: Bools
+    seen: Bools
+    conf: F32
     step: Step
 
 
@@ -143,44 +153,36 @@ _EMPTY = [np.zeros((0, *shape), np.float32) for shape in ((17, 3), (17,), (BONES
 _NOBODY = _Answer(np.zeros((0, 17), np.bool_), np.zeros((0, 17), np.bool_), np.zeros((0, 17), np.float32), Step(*_EMPTY))
 
 
-def _composed(body: Poses, joints: list[int], answer: _Answer, at: I64, who: I64, ids: I64) -> Poses:
+def _composed(body: Poses, joints: I64, answer: _Answer, at: I64, who: I64, ids: I64) -> Poses:
     """The instant as it leaves, of the people `ids` [Q]: those of `body`, then those who are given though they are not in it. In the places `at` is
     what the answer says of its people `who`; of the others none of the network's joints is given."""
-    people, came = len(ids), len(body.ids)
-    step, given = answer.step, answer.given[who]
+    step, given, seen = answer.step, answer.given[who], answer.seen[who]
+    people, some = len(ids), given.any(axis=1)
+    here = at[:, None], joints
 
-    def wide(values: NDArray[np.generic], nothing: float) -> F32:
-        """As `values` [came,...], and nothing of the others."""
-        out = np.full((people, *values.shape[1:]), nothing, np.float32)
-        out[:came] = values
-        return out
-
-    def put(out: F32, values: NDArray[np.floating], nothing: float) -> F32:
-        """With the network's joints [.,17,...] in it."""
-        block = np.full((people, *values.shape[1:]), nothing, np.float32)
-        block[at] = np.where(given.reshape(*given.shape, *[1] * (values.ndim - 2)), values[who], nothing)
-        out[:, joints] = block
+    def joined(came: F32, values: F32, nothing: np.float32) -> F32:
+        """What came [P,J,...], with values [.,17,...] in the places `at`."""
+        out = np.full((people, *came.shape[1:]), nothing)
+        out[: len(came)] = came
+        if len(at) < people:
+            out[:, joints] = nothing
+        out[here] = values
         return out
 
     def whole(values: F32) -> F32:
         """A body where some joint is given."""
-        out = np.full((people, *values.shape[1:]), np.nan, np.float32)
-        some = given.any(axis=1)
-        out[at[some]] = values[who[some]]
+        out = np.full((people, *values.shape[1:]), _NAN)
+        out[at] = np.where(some.reshape(-1, *[1] * (values.ndim - 1)), values[who], _NAN)
         return out
 
-    xyz_m = put(wide(body.xyz_m, np.nan), step.joints, np.nan)
-    conf, sigma_m = put(wide(body.conf, 0), answer.conf, 0), put(wide(body.sigma_m, np.nan), step.spread, np.nan)
-    views_used = np.zeros(conf.shape, np.uint8)
-    views_used[:came] = body.views_used
-    measured = np.zeros((people, len(joints)), np.bool_)
-    measured[at] = answer.seen[who]
-    views_used[:, joints] = np.where(measured, views_used[:, joints], 0)
-    reproj_px = wide(body.reproj_px, 0)
+    xyz_m = joined(body.xyz_m, np.where(given[..., None], step.joints[who], _NAN), _NAN)
+    conf, sigma_m = joined(body.conf, answer.conf[who], _ZERO), joined(body.sigma_m, np.where(given, step.spread[who], _NAN), _NAN)
+    views_used, reproj_px = np.zeros(conf.shape, np.uint8), np.zeros(people, np.float32)
+    views_used[: len(body.ids)], reproj_px[: len(body.ids)] = body.views_used, body.reproj_px
+    views_used[here] *= seen
     bodies = Bodies(MODEL, whole(step.pose), whole(step.shape), whole(step.root))
-    tier = "held" if given.any() and not measured.any() else body.tier
-    ids = np.array(ids, np.int64)
-    for array in (ids, xyz_m, conf, sigma_m, reproj_px, views_used, bodies.pose, bodies.shape, bodies.root_m):
+    tier = "held" if some.any() and not seen.any() else body.tier
+    for array in (xyz_m, conf, sigma_m, views_used, reproj_px, ids, bodies.pose, bodies.shape, bodies.root_m):
         readonly(array)
     return replace(
         body, tier=tier, ids=ids, xyz_m=xyz_m, conf=conf, sigma_m=sigma_m, reproj_px=reproj_px, views_used=views_used, bodies=bodies
