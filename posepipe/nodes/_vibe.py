@@ -128,7 +128,7 @@ class Memory:
         answer = _Answer(given, seen, np.where(given, self._conf[rows] * fading, _ZERO), step)
         ids = self._ids[rows]
         at, who = np.nonzero(now.ids[:, None] == ids)
-        gone: Bools = given.any(axis=1)
+        gone: Bools = np.asarray(given.any(axis=1))
         gone[who] = False
         if not gone.any():
             return _composed(body, self._joints, answer, at, who, now.ids)
