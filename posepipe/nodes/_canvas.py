@@ -66,6 +66,27 @@ def tag(image: U8, words: str, *, height_px: float, colour: Colour = BRIGHT) -> 
     text(image, words, margin, margin + height_px, height_px=height_px, colour=colour)
 
 
+def caption(image: U8, words: str, u: float, v: float, *, height_px: float, colour: Colour = BRIGHT) -> None:
+    """Words centred above the point (u, v), readable on any picture, and inside it; nothing where the point is far outside, or NaN."""
+    (width, _), _ = cv2.getTextSize(words, _FONT, height_px / _FONT_PX, 1)
+    margin = round(0.4 * height_px)
+    box = width + 2 * margin, round(height_px) + 2 * margin
+    rows, columns = image.shape[:2]
+    if not (-box[0] < u < columns + box[0] and -box[1] < v < rows + 2 * box[1]):
+        return
+    x = round(min(max(u - box[0] / 2, 0), max(columns - box[0], 0)))
+    y = round(min(max(v - box[1], 0), max(rows - box[1], 0)))
+    under = image[y : y + box[1], x : x + box[0]]
+    under[:] = under // 3
+    text(image, words, x + margin, y + margin + height_px, height_px=height_px, colour=colour)
+
+
+def above(uv_px: F32 | F64, conf: F32) -> tuple[float, float]:
+    """The pixel over somebody's head: the middle of the seen joints [J,2] across, the highest of them up. NaN where none is seen."""
+    seen = uv_px[(conf > 0) & np.isfinite(uv_px).all(axis=-1)]
+    return (float(np.median(seen[:, 0])), float(seen[:, 1].min())) if len(seen) else (float("nan"), float("nan"))
+
+
 def thumbnail(frame: Frame, width: int, height: int) -> U8:
     """A frame at width x height (both even), BGR. The planes are shrunk first and converted then: a fraction of the work."""
     half = (width // 2, height // 2)

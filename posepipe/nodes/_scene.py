@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -12,7 +13,23 @@ from posepipe.calib.rig import Rig
 from posepipe.pipeline.packet import F64, U8, Poses
 from posepipe.pipeline.skeleton import Skeleton
 
-from ._canvas import AMBER, BACKGROUND, BRIGHT, DIM, FAINT, GREEN, PANEL, SIDES, Colour, Rect, paint_skeleton, segments, text
+from ._canvas import (
+    AMBER,
+    BACKGROUND,
+    BRIGHT,
+    DIM,
+    FAINT,
+    GREEN,
+    PANEL,
+    SIDES,
+    Colour,
+    Rect,
+    above,
+    caption,
+    paint_skeleton,
+    segments,
+    text,
+)
 
 _SHOWN_M = 2.9
 """Least height of the picture at the people, in metres; it grows with the room that they take."""
@@ -68,8 +85,8 @@ class Scene:
 
     # perspective ------------------------------------------------------------------------------------------------------------
 
-    def paint(self, image: U8, poses: Poses, layout: Skeleton, *, t_s: float) -> None:
-        """The perspective view, onto a backdrop. t_s: studio time, which turns the view."""
+    def paint(self, image: U8, poses: Poses, layout: Skeleton, words: Sequence[str], *, t_s: float) -> None:
+        """The perspective view, onto a backdrop. words [P]: said over everybody's head; t_s: studio time, which turns the view."""
         height, width = image.shape[:2]
         view = _Eye(self._target, self._azimuth(t_s), width, height, shown_m=self._shown_m)
         self._floor(image, view)
@@ -93,6 +110,9 @@ class Scene:
             uv, depth = view.project(poses.xyz_m[person].astype(np.float64))
             _halos(image, uv, poses.sigma_m[person] * view.focal_px / depth, poses.conf[person])
             paint_skeleton(image, uv, poses.conf[person], layout, thickness=2 * line, depth=depth)
+            if words[person]:
+                u, v = above(uv, poses.conf[person])
+                caption(image, words[person], u, v - height / 40, height_px=height / 40)
         self._legend(image)
 
     def _azimuth(self, t_s: float) -> float:

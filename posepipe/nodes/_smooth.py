@@ -78,17 +78,25 @@ class Crowd:
 
 
 def dressed(body: Poses, smooth: Smoothed) -> Poses:
-    """The instant as it leaves. sigma_m and conf are handed on; a joint that is bridged has its own, and no views."""
+    """The instant as it leaves. sigma_m and conf are handed on; a joint that is bridged has its own, and no views.
+
+    Bodies are left out: they would say something else than the joints, which have moved.
+    """
     xyz_m: F32 = smooth.xyz_m.astype(np.float32)
     readonly(xyz_m)
     if not smooth.bridged.any():
-        return replace(body, xyz_m=xyz_m)
+        return replace(body, xyz_m=xyz_m, bodies=None)
     sigma_m = np.where(smooth.bridged, smooth.sigma_m, body.sigma_m).astype(np.float32)
     conf = np.where(smooth.bridged, smooth.conf, body.conf).astype(np.float32)
     views_used = np.where(smooth.bridged, 0, body.views_used).astype(np.uint8)
     for array in (sigma_m, conf, views_used):
         readonly(array)
-    return replace(body, xyz_m=xyz_m, sigma_m=sigma_m, conf=conf, views_used=views_used)
+    return replace(body, xyz_m=xyz_m, sigma_m=sigma_m, conf=conf, views_used=views_used, bodies=None)
+
+
+def bodiless(inputs: Mapping[str, Caps]) -> Caps:
+    """What leaves a smoother (`dressed`)."""
+    return replace(next(iter(inputs.values()), Caps()), body="")
 
 
 def check_bridge(settings: BridgingSettings) -> None:
@@ -102,6 +110,10 @@ def check_bridge(settings: BridgingSettings) -> None:
 
 class Immediate(Node, ABC):
     """A smoother that answers every instant at once."""
+
+    @classmethod
+    def caps(cls, settings: Any, inputs: Mapping[str, Caps]) -> Caps:
+        return bodiless(inputs)
 
     def open(self, ctx: Context) -> None:
         layout = ctx.caps["poses"].skeleton
@@ -132,6 +144,10 @@ class Delayed(Node, ABC):
     """
 
     holds = True
+
+    @classmethod
+    def caps(cls, settings: Any, inputs: Mapping[str, Caps]) -> Caps:
+        return bodiless(inputs)
 
     @classmethod
     def check(cls, settings: Any, inputs: Mapping[str, Caps]) -> None:

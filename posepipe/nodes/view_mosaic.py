@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +17,16 @@ from posepipe.calib.project import project
 from posepipe.calib.rig import Rig
 from posepipe.pipeline.errors import GraphError, RecordError
 from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
-from posepipe.pipeline.packet import U8, FrameSet, Packet, Poses
+from posepipe.pipeline.packet import U8, Actions, FrameSet, Packet, Poses
 from posepipe.pipeline.skeleton import skeleton
 
-from ._canvas import AMBER, BRIGHT, DIM, PANEL, Rect, blank, greyed, paint_skeleton, tag, text, thumbnail
+from ._actions import Acts, check_actions
+from ._canvas import AMBER, BRIGHT, DIM, PANEL, Rect, above, blank, caption, greyed, paint_skeleton, tag, text, thumbnail
 from ._film import Film
 from ._scene import Scene
 
 _GAP = 6
+_WORDS_STAY = 15
 _ROUNDED_NS = 1_000_000  # recorded times are given in milliseconds by many files
 _SCENE_SHARE = 0.4
 """Wanted share of the width for the view in space."""
@@ -36,7 +38,7 @@ class ViewMosaic(Node):
     Lines are solid where the network is sure and translucent where it is not; discs in space are one standard deviation of a joint.
     A camera that an instant lacks stays grey, with its last picture. `file` ending in .png is a snapshot, in .mp4 a video. The node
     draws in a worker of its own and only what it has time for, so the studio never waits for it; a picture of four 1080p cameras
-    costs about 15 ms of one core. Without a rig, skeletons are drawn in space only.
+    costs about 15 ms of one core. Without a rig, skeletons are drawn in space only. With `actions` in `from:`, what somebody does stands over his head.
     """
 
     use = "view.mosaic"
@@ -55,13 +57,15 @@ class ViewMosaic(Node):
     settings: Settings
     _mosaic: Mosaic | None = None
     _film: Film | None = None
-    _newest: tuple[FrameSet, Packet[Poses]] | None = None
+    _newest: tuple[FrameSet, Packet[Poses], list[str]] | None = None
+    _said: tuple[int, Actions | None] = (0, None)
     _due_ns: int | None = None
     _finished = False
     _made = False
 
     @classmethod
     def check(cls, settings: Settings, inputs: Mapping[str, Caps]) -> None:
+        check_actions(inputs)
         kind = Path(settings.file).suffix.lower()
         if kind not in (".png", ".mp4"):
             raise GraphError(
@@ -87,18 +91,28 @@ class ViewMosaic(Node):
                 f"cannot be written: {e.strerror}", where=str(self.path), hint="choose a folder that you may write to"
             ) from None
         self._rig = ctx.rig if isinstance(ctx.rig, Rig) else None
+        self._acts = Acts(ctx)
         self._is_film = self.path.suffix.lower() == ".mp4"
 
-    def step(self, frames: FrameSet, poses: Packet[Poses]) -> None:
+    def step(self, frames: FrameSet, poses: Packet[Poses], actions: Actions | None = None) -> None:
         if self._finished:
             return
         if self._mosaic is None:
             self._mosaic = Mosaic(frames, self._rig, studio=self._ctx.studio, width_px=self.settings.width_px, offline=self._ctx.offline)
         self._mosaic.remember(poses.body)
-        self._newest = (frames, poses)
+        words = self._words(poses, actions)
+        self._newest = (frames, poses, words)
         if self._due(poses):
-            self._write(self._mosaic.paint(frames, poses), poses.t_capture_ns)
+            self._write(self._mosaic.paint(frames, poses, words), poses.t_capture_ns)
             self._newest = None
+
+    def _words(self, poses: Packet[Poses], actions: Actions | None) -> list[str]:
+        """What everybody does. This node's queues lose what it has no time for: the words of a moment ago do for an instant that comes without."""
+        if actions is not None:
+            self._said = poses.seq, actions
+        seq, said = self._said
+        acts = self._acts.of(poses.body.ids, said if 0 <= poses.seq - seq < _WORDS_STAY else None)
+        return [self._acts.labels[act.label] if act is not None and act.label >= 0 else "" for act in acts]
 
     def _due(self, poses: Packet[Poses]) -> bool:
         """Whether this instant is to be drawn. Drawing goes by capture time, so that a view of an offline run is the same."""
@@ -142,8 +156,8 @@ class ViewMosaic(Node):
     def close(self) -> None:
         if not self._finished:
             if self._mosaic is not None and self._newest is not None and not self._is_film:
-                frames, poses = self._newest
-                self._write(self._mosaic.paint(frames, poses), poses.t_capture_ns)
+                frames, poses, words = self._newest
+                self._write(self._mosaic.paint(frames, poses, words), poses.t_capture_ns)
             if self._film is not None:
                 film, self._film = self._film, None
                 try:
@@ -188,8 +202,8 @@ class Mosaic:
         """Take in an instant, also one that is not painted."""
         self._scene.remember(poses, skeleton(poses.skeleton))
 
-    def paint(self, frames: FrameSet, packet: Packet[Poses]) -> U8:
-        """The picture [h,w,3] BGR of one instant."""
+    def paint(self, frames: FrameSet, packet: Packet[Poses], words: Sequence[str]) -> U8:
+        """The picture [h,w,3] BGR of one instant. words [P]: said over everybody's head, if any."""
         poses = packet.body
         layout = skeleton(poses.skeleton)
         picture = self._paper.copy()
@@ -206,20 +220,17 @@ class Mosaic:
             height, width = shrunk.shape[:2]
             if uv_px is not None:
                 ratio = np.array([width / frame.width, height / frame.height])
-                for person in range(len(poses.ids)):
-                    paint_skeleton(
-                        shrunk,
-                        (uv_px[camera, person] + 0.5) * ratio - 0.5,
-                        poses.conf[person],
-                        layout,
-                        thickness=max(1, round(cell.height / 240)),
-                    )
+                for uv, conf, said in zip((uv_px[camera] + 0.5) * ratio - 0.5, poses.conf, words, strict=True):
+                    paint_skeleton(shrunk, uv, conf, layout, thickness=max(1, round(cell.height / 240)))
+                    if said:
+                        u, v = above(uv, conf)
+                        caption(shrunk, said, u, v - self._label_px, height_px=self._label_px)
             x, y = (cell.width - width) // 2, (cell.height - height) // 2
             view[y : y + height, x : x + width] = shrunk
             self._last[name] = view.copy()
             tag(view, name, height_px=self._label_px)
         seconds = (packet.t_capture_ns - self._first_ns) / 1e9
-        self._scene.paint(self.scene_at.of(picture), poses, layout, t_s=seconds)
+        self._scene.paint(self.scene_at.of(picture), poses, layout, words, t_s=seconds)
         self._scene.paint_map(picture, self._map_at, poses)
         self._head(picture, packet)
         return picture

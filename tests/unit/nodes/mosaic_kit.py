@@ -66,9 +66,9 @@ def mosaic(rig: Rig | None = RIG, *, width_px: int = 1280) -> Mosaic:
     return Mosaic(frames(), rig, studio="hall", width_px=width_px, offline=True)
 
 
-def painted(m: Mosaic, body: Poses, f: FrameSet | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def painted(m: Mosaic, body: Poses, f: FrameSet | None = None, words: list[str] | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
     m.remember(body)
-    return m.paint(f or frames(), packet(body))
+    return m.paint(f or frames(), packet(body), [""] * len(body.ids) if words is None else words)
 
 
 def near(image: Any, colour: tuple[int, int, int], tolerance: int = 60) -> Any:

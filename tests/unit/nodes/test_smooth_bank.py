@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_kit import MS, T0_NS, Studio, caps, packet, poses
+from node_kit import MS, T0_NS, Studio, bodies, caps, packet, poses
 
 from posepipe.nodes.smooth_butterworth import SmoothButterworth
 from posepipe.nodes.smooth_kalman import SmoothKalman
 from posepipe.nodes.smooth_one_euro import SmoothOneEuro
 from posepipe.nodes.smooth_savgol import SmoothSavgol
 from posepipe.pipeline.errors import GraphError
-from posepipe.pipeline.node import Node, ports
+from posepipe.pipeline.node import Caps, Node, ports
 from posepipe.pipeline.packet import Packet, Poses
 
 JOINTS = 17
@@ -59,6 +59,16 @@ def even(values: Any, begin_ms: float = 0.0, period_ms: float = PERIOD_MS) -> Pa
 
 
 # all of them ------------------------------------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("gap", [False, True])
+def test_bodies_do_not_outlive_the_joints_that_they_fit(cls: type[Node], gap: bool) -> None:
+    path = even([1.0, 1.01, np.nan if gap else 1.02, 1.03, 1.04])
+    with_bodies = [(ms, poses(xyz, skeleton="coco17", bodies=bodies(1))) for ms, xyz in path]
+    assert [p.body.bodies for p in run(smoother(cls), with_bodies)] == [None] * 5
+    arriving = Caps(skeleton="coco17", cameras=("north",), frame_rate_hz=30, body="posepipe.adult")
+    assert cls.caps(cls.Settings(), {"poses": arriving}) == replace(arriving, body="")
 
 
 @every

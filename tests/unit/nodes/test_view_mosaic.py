@@ -110,7 +110,7 @@ def test_the_person_is_large_in_space_and_the_map_has_cameras_and_people(width_p
     m = mosaic(width_px=width_px)
     for x in np.linspace(-0.5, 0.5, 20):
         m.remember(standing(x_m=float(x)))
-    picture = m.paint(frames(), packet(standing(x_m=0.5)))
+    picture = m.paint(frames(), packet(standing(x_m=0.5)), [""])
     scene = m.scene_at.of(picture)
     rows = np.flatnonzero((near(scene, SIDES[1]) | near(scene, SIDES[2]))[: round(0.9 * len(scene))].any(axis=1))
     assert 0.4 < np.ptp(rows) / len(scene) < 0.8
@@ -126,4 +126,38 @@ def test_people_anywhere_are_painted_or_left_out_but_never_a_fault(x: float, y: 
     body.xyz_m[0, 3] = np.nan
     body.sigma_m[:] = sigma
     m = mosaic(width_px=480)
-    assert painted(m, body).shape[1] == 480
+    assert painted(m, body, words=["walking"]).shape[1] == 480
+
+
+def test_what_somebody_does_stands_over_his_head_and_nowhere_else() -> None:
+    plain, said = (painted(mosaic(), standing(), words=[words]) for words in ("", "walking"))
+    m, changed = mosaic(), (plain != said).any(axis=2)
+    outside = changed.copy()
+    for camera, cell in enumerate(m.cells):
+        rows, columns = np.nonzero(cell.of(changed))
+        (head_u, head_v), (_, chest_v) = in_cell(m, camera, [[0, 0, 1.65], [0, 0, 1.2]]) - (cell.x, cell.y)
+        assert 0 < head_v - rows.max() < 2.5 * m._label_px
+        assert abs((columns.min() + columns.max()) / 2 - head_u) < 0.1 * cell.width
+        assert chest_v > rows.max()
+        cell.of(outside)[:] = False
+    scene = m.scene_at.of(outside)
+    rows = np.flatnonzero(scene.any(axis=1))
+    person = near(m.scene_at.of(plain), SIDES[1]) | near(m.scene_at.of(plain), SIDES[2])
+    assert rows.max() < np.flatnonzero(person[: round(0.9 * len(person))].any(axis=1)).min()
+    scene[:] = False
+    assert not outside.any()
+
+
+@pytest.mark.parametrize(("x_m", "z_m"), [(-1.7, 0.0), (1.7, 0.0), (0.0, 1.2), (0.0, -1.2)])
+def test_words_at_the_edge_stay_in_the_picture(x_m: float, z_m: float) -> None:
+    body = standing(x_m=x_m)
+    body.xyz_m[0, :, 2] += z_m
+    word = "an action with a rather long name"
+    plain, said = (painted(mosaic(), body, words=[words]) for words in ("", word))
+    middle = painted(mosaic(), standing(), words=[word])
+    cell = mosaic().cells[0]
+    written = [
+        int((cell.of(picture) != cell.of(blank)).any(axis=2).sum())
+        for picture, blank in ((said, plain), (middle, painted(mosaic(), standing())))
+    ]
+    assert written[0] > 0.5 * written[1]

@@ -15,8 +15,10 @@ from node_kit import MS, Studio
 from quota import file_limit
 
 from posepipe.nodes._film import Film
-from posepipe.nodes.view_mosaic import ViewMosaic
+from posepipe.nodes.view_mosaic import Mosaic, ViewMosaic
 from posepipe.pipeline.errors import GraphError, RecordError
+from posepipe.pipeline.node import Caps
+from posepipe.pipeline.packet import Actions
 
 
 class Views(Studio):
@@ -47,6 +49,21 @@ def feed(node: ViewMosaic, count: int, *, every_ms: float = 1000 / 30, first: in
 def film_times(path: Path) -> list[float]:
     with av.open(str(path)) as container:
         return [round(float(f.pts * f.time_base), 3) for f in container.decode(video=0)]
+
+
+def test_the_words_over_a_head_are_of_its_identity_and_outlive_a_lost_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[list[str]] = []
+    monkeypatch.setattr(Mosaic, "paint", lambda self, f, p, words: said.append(words) or np.zeros((2, 2, 3), np.uint8))
+    node = ViewMosaic(ViewMosaic.Settings(file=str(tmp_path / "view.png"), every_s=0.001, width_px=480))
+    labels = {"actions": Caps(actions=("walking", "boxing"))}
+    node.open(Views(tmp_path).context(name="view", key="view", offline=True, rig=RIG, caps=labels))
+    (me,) = standing().ids.tolist()
+    for seq, (person, label) in enumerate([(me, 1), (me + 1, 0), (me, -1), (me, 0), *[(None, 0)] * 16]):
+        p = np.full((1, 2), 0.5, np.float32)
+        actions = None if person is None else Actions(np.array([person]), np.array([label]), p)
+        node.step(frames(seq), packet(standing(), seq), actions)
+    node.close()
+    assert said == [["boxing"], [""], [""], *[["walking"]] * 15, [""], [""]]
 
 
 def test_it_cannot_slow_the_studio() -> None:
