@@ -7,22 +7,19 @@ float16 (`engines.convert`) leaves in float32, and so are the parts without weig
 from __future__ import annotations
 
 import copy
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..onnx_file import Axes, onnx_file
 from .geometry import aggregate, sample, soft_argmax_2d, solve
 from .losses import soft_argmax_3d
 from .net import PICTURE_PX, VOXELS, Algebraic, Volumetric
 from .resnet import CHANNELS, JOINTS
 
-OPSET = 17
 CELLS = PICTURE_PX // 4
-Axes = Mapping[str, Sequence[str]]
 
 
 def joints_network(net: Algebraic, *, size_px: int = PICTURE_PX) -> bytes:
@@ -139,25 +136,7 @@ class _Volume(nn.Module):
 
 
 def _export(net: nn.Module, inputs: Mapping[str, tuple[Tensor, Sequence[str]]], outputs: Axes) -> bytes:
-    """inputs: an example and the names of the axes that stay open, from the first; outputs: those names alone."""
-    folded = _folded(net.eval())
-    out = io.BytesIO()
-    open_axes = {name: dict(enumerate(axes)) for name, (_, axes) in inputs.items()} | {n: dict(enumerate(a)) for n, a in outputs.items()}
-    with warnings.catch_warnings(), torch.no_grad():
-        # Sizes that are constants in the file are meant to be; and the other exporter needs a package more.
-        warnings.filterwarnings("ignore", message="Converting a tensor")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            folded,
-            tuple(example for example, _ in inputs.values()),
-            out,  # type: ignore[arg-type]
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes=open_axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return out.getvalue()
+    return onnx_file(_folded(net.eval()), inputs, outputs)
 
 
 def _folded(net: nn.Module) -> nn.Module:
