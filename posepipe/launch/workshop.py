@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import logging
 import os
 import signal
@@ -12,9 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from posepipe.nodes._codecs import codec
 from posepipe.pipeline.clock import StudioClock
@@ -32,7 +28,7 @@ from posepipe.pipeline.snapshot import glance
 from posepipe.pipeline.stats import TraceLog
 from posepipe.pipeline.worker import Shared, Slot
 
-from . import letters, logs
+from . import echo, letters, logs
 from .harm import Harming
 from .letters import Line
 
@@ -265,26 +261,4 @@ def _newest(slot: Slot) -> letters.Newest:
     packet = slot.cell.packet
     if packet is None:
         return letters.Newest(slot.name, -1, "")
-    return letters.Newest(
-        slot.name, packet.seq, json.dumps({"seq": packet.seq, "t_capture_ns": packet.t_capture_ns, **_readable(packet.body)})
-    )
-
-
-def _readable(body: Any) -> dict[str, Any]:
-    """A body for people: small arrays as numbers, large ones as their shape."""
-    out: dict[str, Any] = {}
-    for field in dataclasses.fields(body):
-        value = getattr(body, field.name)
-        if field.name in ("slot", "lease"):
-            continue
-        if isinstance(value, np.ndarray):
-            out[field.name] = np.round(value.astype(float), 4).tolist() if value.size <= 512 else f"{value.dtype}{list(value.shape)}"
-        elif isinstance(value, tuple) and any(isinstance(v, np.ndarray) for v in value):
-            out[field.name] = [f"{v.dtype}{list(v.shape)}" for v in value]
-        elif dataclasses.is_dataclass(value):
-            out[field.name] = _readable(value)
-        elif isinstance(value, dict):
-            out[field.name] = {k: _readable(v) if dataclasses.is_dataclass(v) else v for k, v in value.items()}
-        else:
-            out[field.name] = value
-    return out
+    return letters.Newest(slot.name, packet.seq, echo.line(packet, slot.plan.caps))
