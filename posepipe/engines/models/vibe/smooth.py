@@ -27,10 +27,12 @@ JOINTS, SHAPES, WINDOW = 17, 16, 9
 _POSE = 6 * BONES
 FITTED = 90
 """The shape is the mean of what the first so many instants of a person say of it, and stays after them: bones do not grow."""
+SETTLING = 6
+"""Instants until a body has come from rest to the pose that is seen; before that nothing moves on by itself."""
 _PAIRS = ((5, 6), (11, 12))  # left and right shoulder and hip
 _NEAR_M, _FAR = 0.05, 6.0
 _CAM_M, _LONGEST_S = 0.1, 0.1
-_KEPT, _FOLLOWED = 0.8, 0.5  # of the speed, and of how far what is seen lies from what was expected: where corrections begin
+_KEPT, _FOLLOWED = 0.95, 0.25  # of the speed, and of how far what is seen lies from what was expected: where corrections begin
 _PER_JOINT = 6
 
 
@@ -64,7 +66,7 @@ class SmoothStep(nn.Module):
         self.spread = nn.Linear(features, JOINTS)
         nn.init.zeros_(self.spread.weight)
         nn.init.constant_(self.spread.bias, -4.0)
-        self.sizes = [2 * hidden, _POSE, SHAPES, 1, 3, 3, 3 * JOINTS, 3 * JOINTS]
+        self.sizes = [2 * hidden, _POSE, _POSE, SHAPES, 1, 3, 3, 3 * JOINTS, 3 * JOINTS]
 
     @property
     def memory(self) -> int:
@@ -75,12 +77,14 @@ class SmoothStep(nn.Module):
         """-> joints [N,17,3], spread [N,17] (one standard deviation in each axis, metres), pose [N,24,6] (rotations of the bones in the world against the
         rest pose), shape [N,16], root [N,3], state."""
         now = self.step(state, window, after_s)
-        return now.joints, now.spread, six_of(now.rotations), now.shape, now.heads[:, 0], now.state
+        whole = now.joints, now.spread, six_of(now.rotations), now.shape, now.heads[:, 0], now.state
+        sizes = ((JOINTS, 3), (JOINTS,), (BONES, 6), (SHAPES,), (3,), (self.memory,))
+        return tuple(x.reshape(-1, *size) for x, size in zip(whole, sizes, strict=True))  # an exporter sees the sizes only so
 
     def step(self, state: Tensor, window: Tensor, after_s: Tensor) -> Now:
         """One instant."""
         n = state.shape[0]
-        memory, pose, shape, count, root, root_speed, joints, speed = torch.split(state, self.sizes, dim=1)
+        memory, pose, turning, shape, count, root, root_speed, joints, speed = torch.split(state, self.sizes, dim=1)
         xyz, sigma, conf = window[..., :3], window[..., 3], window[..., 4]
         seen = (conf > 0).to(window.dtype)
         xyz = torch.where(seen[..., None] > 0, xyz, torch.zeros_like(xyz))
@@ -107,7 +111,8 @@ class SmoothStep(nn.Module):
 
         out, memory = self.encoder(features[None], memory.reshape(n, 2, self.hidden).transpose(0, 1).contiguous())
         features = out[0]
-        seen_pose = six_of(torch.einsum("nji,nbjk->nbik", heading, turned)).reshape(n, _POSE)
+        expected_pose = (pose + _KEPT * turning * ahead_s).reshape(n, BONES, 3, 2)
+        seen_pose = torch.einsum("nji,nbjk->nbik", heading, expected_pose).reshape(n, _POSE)
         start = off[:, 0].sum(1) / seen[:, 0].sum(1, keepdim=True).clamp(min=1) * (_FOLLOWED * _NEAR_M / _CAM_M)
         seen_pose, said, moved = self.regressor(features, seen_pose, shape, start, self.rounds)
         count = count + 1
@@ -117,11 +122,12 @@ class SmoothStep(nn.Module):
         new_root = expected_root + torch.einsum("nij,nj->ni", heading, moved) * _CAM_M
         heads, new_joints = self.body(turned, shape, new_root)
         flat = new_joints.flatten(1)
-        known = 1 - fresh
+        known = (count > SETTLING).to(window.dtype)
         root_speed, speed = known * (new_root - root) / ahead_s, known * (flat - joints) / ahead_s
-        pose = six_of(turned)
+        new_pose = six_of(turned).reshape(n, _POSE)
+        turning = known * (new_pose - pose) / ahead_s
         memory = memory.transpose(0, 1).reshape(n, 2 * self.hidden)
-        state = torch.cat([memory, pose.reshape(n, _POSE), shape, count, new_root, root_speed, flat, speed], dim=1)
+        state = torch.cat([memory, new_pose, turning, shape, count, new_root, root_speed, flat, speed], dim=1)
         spread = torch.exp(self.spread(F.relu(features.detach())).clamp(-7, 0))
         return Now(new_joints, heads, turned, spread, shape, state)
 

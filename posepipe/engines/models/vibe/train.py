@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ....pipeline.packet import F32
 from ..checkpoint import Progress, draw, follow, keep, restore, said
 from .core import BONES, MotionDiscriminator, least_squares, matrices, six_of
-from .smooth import SHAPES, WINDOW, SmoothStep, heading_of
+from .smooth import SETTLING, SHAPES, WINDOW, SmoothStep, heading_of
 
-WARM_UP = 6
+WARM_UP = SETTLING
 """How often the first instant of a person is taken before it is answered."""
 Step = Callable[[F32, F32, F32], tuple[F32, ...]]
 
@@ -200,7 +200,7 @@ def _losses(net: SmoothStep, critic: MotionDiscriminator, batch: Batch, plan: Pl
     return {
         "joints": 10 * _length(off).mean(),
         "heads": 4 * _length(heads - real_heads).mean(),
-        "motion": 25 * _length(bent).mean() + 10 * _length(moved).mean(),
+        "motion": 50 * _length(bent).mean() + 10 * _length(moved).mean(),
         "turns": ((rotations - real_rotations) ** 2).sum((-1, -2)).mean() * 0.3,
         "shape": 0.01 * ((torch.stack([s.shape for s in steps[5:]]) - shape) ** 2).mean(),
         "spread": 0.02 * (stated + 12).mean(),
