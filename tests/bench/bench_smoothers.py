@@ -1,13 +1,16 @@
 """The bank of smoothers against the truth: error and acceleration error of each, tuned on training recordings, judged on those kept out.
 
-    python tests/bench/bench_smoothers.py --motion DIR [--sequences 60] [--seconds 4] [--seed 70] [--json FILE]
+    python tests/bench/bench_smoothers.py --motion DIR [--sequences 60] [--seconds 4] [--seed 70] [--engine vibe.smooth] [--json FILE]
 
 People of the motion recordings walk before random cameras (four of them half of the time, else two or three), a detector's errors that last
-(`watched`) are put on their key points, and triangulation makes skeletons of them at 30 instants a second. Every smoother is tuned over a
+(`watched`) are put on their key points, and triangulation makes skeletons of them at 30 instants a second. Every classical smoother is tuned over a
 grid on the training recordings, for the least sum of position error (mm) and acceleration error (mm per frame^2), and judged on every fifth recording with bodies
 and cameras of its own. Joints that triangulation does not find count for nobody. Gaps: 0.3 s in 20 % of the joints are taken away; the
-error inside them, against holding the last position that One-Euro gave. Step cost: four people of 17 joints through the whole node, beside
-One-Euro in the same run.
+error inside them, against holding the last position that One-Euro gave. Limbs: how much the lengths of a person's eight limbs vary (standard
+deviation / mean, after the first second; median). Step cost: four people of 17 joints through the whole node, one thread, beside One-Euro in the same run.
+
+smooth.vibe is given the skeletons as triangulation made them, the others with their limbs held. Its ratios are to the classical one with the least sum of both
+errors among those that answer at once, or, with look-ahead, among those that answer later (the offline one left out).
 """
 
 from __future__ import annotations
@@ -24,17 +27,23 @@ from typing import Any
 
 import numpy as np
 
+from posepipe.calib.limbs import limbs_of
 from posepipe.calib.track_samples import watched
+from posepipe.engines.smoother import smoother_file
 from posepipe.launch.drawing import split
 from posepipe.nodes._smooth import Crowd, SmootherSettings
 from posepipe.nodes.smooth_butterworth import SmoothButterworth
 from posepipe.nodes.smooth_kalman import SmoothKalman
 from posepipe.nodes.smooth_one_euro import SmoothOneEuro
 from posepipe.nodes.smooth_savgol import SmoothSavgol
+from posepipe.nodes.smooth_vibe import SmoothVibe
+from posepipe.pipeline.errors import EngineError, PullError
 from posepipe.pipeline.node import Caps, Context, Node
 from posepipe.pipeline.packet import Packet, Poses, Sync
+from posepipe.pipeline.skeleton import COCO17
 
 FPS = 30.0
+LIMBS = limbs_of(COCO17)
 LIVE = {
     "one_euro": (SmoothOneEuro, {"min_cutoff": (0.5, 1.0, 2.0, 3.0, 4.0), "beta": (2.0, 4.0, 8.0, 16.0), "speed_cutoff": (0.4, 0.75, 1.5, 3.0)}),
     "kalman velocity": (SmoothKalman, {"model": ("velocity",), "process": (1.0, 1.5, 2.0, 3.0, 4.0), "noise": (0.7, 1.0, 1.5, 2.0), "doubt": (0.5, 0.7, 1.0, 1.5, 100.0)}),
@@ -90,7 +99,7 @@ def drawn(tracks: list[Any], count: int, seconds: float, seed: int) -> Seen:
 def context() -> Context:
     return Context(
         studio="bench", name="smooth", key="smooth", cameras=(), caps={"poses": Caps(skeleton="coco17")}, graph_sha256="", offline=True,
-        loop=False, rig=None, engines={}, resolve=Path, now_ns=time.time_ns, stopping=threading.Event(),
+        loop=False, rig=None, engines={"threads": 1}, resolve=Path, now_ns=time.time_ns, stopping=threading.Event(),
         drop=lambda body, reason: None, warn=print,
     )  # fmt: skip
 
@@ -115,8 +124,8 @@ def steadied(seen: Seen) -> Seen:
 
 
 def smoothed(cls: type[Node], options: dict[str, Any], seen: Seen) -> np.ndarray:
-    """[T,S,17,3], of sequences whose limbs are held already."""
-    node: Any = cls(cls.Settings(**options, limbs=False))
+    """[T,S,17,3]. Classical ones are given sequences whose limbs are held already."""
+    node: Any = cls(cls.Settings(**options, **({} if cls is SmoothVibe else {"limbs": False})))
     node.open(context())
     out = []
     for packet in packets(seen):
@@ -126,12 +135,19 @@ def smoothed(cls: type[Node], options: dict[str, Any], seen: Seen) -> np.ndarray
 
 
 def figures(xyz_m: np.ndarray, seen: Seen) -> dict[str, float]:
-    """Mean position error (mm) and mean acceleration error (mm per frame^2) of joints that triangulation found."""
+    """Mean position error (mm) and mean acceleration error (mm per frame^2) of joints that triangulation found; variation of limbs (share)."""
     found = np.isfinite(seen.xyz_m).all(axis=-1)
     error = np.linalg.norm(xyz_m - seen.truth_m, axis=-1) * 1e3
     bend = np.linalg.norm(np.diff(xyz_m, 2, axis=0) - np.diff(seen.truth_m, 2, axis=0), axis=-1) * 1e3
     three = found[:-2] & found[1:-1] & found[2:]
-    return {"error_mm": float(error[found].mean()), "acceleration_mm": float(bend[three].mean())}
+    lengths = np.linalg.norm(xyz_m[round(FPS) :, :, LIMBS[:, 0]] - xyz_m[round(FPS) :, :, LIMBS[:, 1]], axis=-1)
+    known = np.isfinite(lengths).sum(axis=0) > FPS / 2
+    lengths = lengths[:, known]
+    return {
+        "error_mm": float(error[found].mean()),
+        "acceleration_mm": float(bend[three].mean()),
+        "limbs": float(np.median(np.nanstd(lengths, axis=0) / np.nanmean(lengths, axis=0))),
+    }
 
 
 def tuned(cls: type[Node], grid: dict[str, tuple[Any, ...]], seen: Seen) -> dict[str, Any]:
@@ -175,55 +191,83 @@ def cost_us(cls: type[Node], options: dict[str, Any], seen: Seen) -> float:
     return best
 
 
+@dataclass
+class Bench:
+    """What every smoother is judged by. rival: One-Euro's last positions inside gaps; one_us: its step."""
+
+    judge: Seen
+    holes: Seen
+    gone: np.ndarray
+    rival: np.ndarray | None = None
+    one_us: float = 0.0
+
+    def row(self, name: str, cls: type[Node], options: dict[str, Any], bridge: dict[str, Any]) -> dict[str, Any]:
+        """Judge one, and print it."""
+        row: dict[str, Any] = {"options": options, **figures(smoothed(cls, options, self.judge), self.judge)}
+        gaps = smoothed(cls, options | bridge, self.holes)
+        if self.rival is None:
+            self.rival = gaps = held(gaps)
+        given = self.gone & np.isfinite(gaps).all(axis=-1)
+        inside = {"gap_mm": gaps, "gap_held_mm": self.rival}
+        off = {key: np.linalg.norm(xyz_m - self.holes.truth_m, axis=-1)[given] * 1e3 for key, xyz_m in inside.items()}
+        row |= {key: float(mm.mean()) if given.any() else None for key, mm in off.items()}
+        row["gap_given"] = float(given.sum() / self.gone.sum())
+        us = cost_us(cls, options, self.judge)
+        self.one_us = self.one_us or us
+        row |= {"step_us": us, "step_of_one_euro": us / self.one_us}
+        bridged = f"{row['gap_mm']:.1f} ({row['gap_given']:.0%}, held {row['gap_held_mm']:.1f})" if given.any() else "-"
+        print(f"{said(name, row)} {bridged:>30s} {us:9.0f} ({us / self.one_us:.1f}x)  {options}", flush=True)
+        return row
+
+
+def said(name: str, row: dict[str, Any]) -> str:
+    return f"{name:22s} {row['error_mm']:8.1f} {row['acceleration_mm']:12.1f} {row['limbs']:8.1%}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--motion", type=Path, required=True)
     parser.add_argument("--sequences", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=70)
+    parser.add_argument("--engine", default="vibe.smooth", help="network of smooth.vibe: vibe.smooth, or the path of a card")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    training, kept_out = split(args.motion, shapes=1, seed=args.seed)
-    tune, judge = drawn(training, args.sequences, args.seconds, args.seed), drawn(kept_out, args.sequences, args.seconds, args.seed + 1)
-    holes, gone = with_gaps(judge, args.seed + 2)
-    raw = judge
-    tune, judge, holes = (steadied(seen) for seen in (tune, judge, holes))
+    training, kept_away = split(args.motion, shapes=1, seed=args.seed)
+    tune, raw = drawn(training, args.sequences, args.seconds, args.seed), drawn(kept_away, args.sequences, args.seconds, args.seed + 1)
+    raw_holes, gone = with_gaps(raw, args.seed + 2)
+    tune, judge, holes = (steadied(seen) for seen in (tune, raw, raw_holes))
     found = np.isfinite(judge.xyz_m).all(axis=-1).mean()
     print(
         f"{args.sequences} sequences of {args.seconds:g} s each for tuning and for judging; triangulation finds {found:.1%} of the joints"
     )
-    print(f"{'':20s} error mm  acceleration mm/frame^2  in gaps mm (given, held there)  us a step  tuned to")
+    print(f"{'':22s} error mm  acceleration mm/frame^2  limbs  in gaps mm (given, held there)  us a step  tuned to")
     out: dict[str, Any] = {"raw": figures(raw.xyz_m, raw), "limbs held": figures(judge.xyz_m, judge)}
-    rival: np.ndarray | None = None
     for name, row in out.items():
-        print(f"{name:20s} {row['error_mm']:8.1f} {row['acceleration_mm']:12.1f}")
-    one_us = 0.0
+        print(said(name, row))
+    bench = Bench(judge, holes, gone)
     for name, (cls, grid) in {**LIVE, **LATER}.items():
-        options = tuned(cls, grid, tune)
-        row: dict[str, Any] = {"options": options, **figures(smoothed(cls, options, judge), judge)}
-        gaps = smoothed(cls, options | ({} if cls is SmoothOneEuro else {"bridge_ms": 340.0, "forget_ms": 500.0}), holes)
-        if rival is None:
-            rival = held(gaps)
-            gaps = rival
-        given = gone & np.isfinite(gaps).all(axis=-1)
-        off = np.linalg.norm(gaps - holes.truth_m, axis=-1) * 1e3
-        than = np.linalg.norm(rival - holes.truth_m, axis=-1) * 1e3
-        inside = {"gap_mm": off, "gap_held_mm": than}
-        row |= {name: float(e[given].mean()) if given.any() else None for name, e in inside.items()}
-        row["gap_given"] = float(given.sum() / gone.sum())
-        us = cost_us(cls, options, judge)
-        one_us = one_us or us
-        row |= {"step_us": us, "step_of_one_euro": us / one_us}
-        out[name] = row
-        bridged = f"{row['gap_mm']:.1f} ({row['gap_given']:.0%}, held {row['gap_held_mm']:.1f})" if given.any() else "-"
-        print(
-            f"{name:20s} {row['error_mm']:8.1f} {row['acceleration_mm']:12.1f} {bridged:>30s} {us:9.0f} ({us / one_us:.1f}x)  {options}",
-            flush=True,
-        )
+        bridge = {} if cls is SmoothOneEuro else {"bridge_ms": 340.0, "forget_ms": 500.0}
+        out[name] = bench.row(name, cls, tuned(cls, grid, tune), bridge)
     print("as shipped")
     for name, (cls, options) in SHIPPED.items():
         out[f"{name}, as shipped"] = row = figures(smoothed(cls, options, judge), judge)
-        print(f"{name:20s} {row['error_mm']:8.1f} {row['acceleration_mm']:12.1f}")
+        print(said(name, row))
+    try:
+        smoother_file(args.engine)
+    except (EngineError, PullError) as e:
+        print(f"smooth.vibe is left out: {e}")
+    else:
+        learned = Bench(raw, raw_holes, gone, bench.rival, bench.one_us)
+        for ahead, rivals in ((0, list(LIVE)), (4, [n for n in LATER if n != "butterworth"])):
+            name = f"smooth.vibe, {ahead} ahead"
+            options = {"engine": args.engine, "lookahead": ahead}
+            out[name] = row = learned.row(name, SmoothVibe, options, {"fill_ms": 340.0})
+            best = min(rivals, key=lambda n: out[n]["error_mm"] + out[n]["acceleration_mm"])
+            keys = ("error_mm", "acceleration_mm", "limbs")
+            row |= {"of": best, "ratios": {key: row[key] / out[best][key] for key in keys}}
+            row["ratios"]["gap_held_mm"] = row["gap_mm"] / row["gap_held_mm"]
+            print(f"  of {best}: " + ", ".join(f"{key} {ratio:.2f}" for key, ratio in row["ratios"].items()))
     if args.json:
         args.json.write_text(json.dumps(out, indent=2) + "\n")
 
