@@ -89,7 +89,9 @@ def test_the_neck_goes_out_and_the_hip_is_where_everything_is_from(tmp_path: Pat
 
 def test_weights_of_another_network_are_refused_with_the_first_differences(tmp_path: Path) -> None:
     path = torch_checkpoint(tmp_path / "a.pth.tar", Lifter(34, 51))
-    with pytest.raises(EngineError, match=r"w1.weight is \[1024, 34\] instead of \[1024, 32\].*w2.weight is \[51, 1024\] instead of \[48, 1024\]"):
+    with pytest.raises(
+        EngineError, match=r"w1.weight is \[1024, 34\] instead of \[1024, 32\].*w2.weight is \[51, 1024\] instead of \[48, 1024\]"
+    ):
         official.load(path)
 
 
