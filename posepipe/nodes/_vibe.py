@@ -22,6 +22,9 @@ _ASLEEP_NS = 600_000_000_000
 _NEVER = -(1 << 62)
 _NAN, _ZERO = np.float32(np.nan), np.float32(0)
 _UNSURE_M = 1.0
+_ASTRAY_M, _ASTRAY_NS = 0.5, 200_000_000
+"""A body that stands further than this from what is seen of its person, for longer than this, is another's: identities were exchanged for good, or he
+moved while nobody saw him. The network has not learned to run after people."""
 _APART_M = 0.3
 """Two people's pelvises are further apart than this: whoever is seen nearer to where another was lost has taken his place."""
 
@@ -75,7 +78,7 @@ class Memory:
         self._people = People(_ASLEEP_NS if self._keep else self._forget_ns)
         self._state = np.zeros((0, self._network.memory), np.float32)
         self._ids, self._begun = np.zeros(0, np.int64), np.zeros(0, np.bool_)
-        self._times = np.zeros((0, 2), np.int64)  # of the state, of the last sight of any joint
+        self._times = np.zeros((0, 3), np.int64)  # of the state, of the last sight of any joint, of the last that the body stood by
         self._joint_ns, self._conf = np.zeros((0, len(self._joints)), np.int64), np.zeros((0, len(self._joints)), np.float32)
 
     def answer(self, body: Poses, instants: Sequence[Observed]) -> Poses:
@@ -86,22 +89,31 @@ class Memory:
             return _composed(body, self._joints, _NOBODY, _NO_ONE, _NO_ONE, now.ids)
         ids = self._ids[rows]
         window, after_s = self._network.nothing(len(rows))
-        begun = self._begun[rows]
-        since_ns = np.where(begun, self._times[rows, 0], now.t_ns - _FIRST_NS)
+        new = ~self._begun[rows]
+        since_ns = np.where(new, now.t_ns - _FIRST_NS, self._times[rows, 0])
         for k, instant in enumerate(instants):
             mine, theirs = np.nonzero(ids[:, None] == instant.ids)
             window[mine, k] = instant.window[theirs]
             after_s[:, k] = (instant.t_ns - since_ns) * 1e-9
         state = self._state[rows]
-        if not begun.all():
-            new = ~begun
+        if new.any():
             fresh = np.zeros_like(state[new])
             for _ in range(self._warm_up):
                 fresh = self._network(fresh, window[new], after_s[new]).state
             state[new] = fresh
         step = self._network(state, window, after_s)
-        self._state[rows], self._times[rows, 0], self._begun[rows] = step.state, now.t_ns, True
+        self._state[rows], self._times[rows, 0] = step.state, now.t_ns
+        self._times[rows[new | self._stands(window[:, 0], step)], 2] = now.t_ns
+        self._begun[rows] = now.t_ns - self._times[rows, 2] <= _ASTRAY_NS
         return self._given(body, now, rows, step)
+
+    @staticmethod
+    def _stands(seen: F32, step: Step) -> Bools:
+        """Who [N] is where his joints are seen [N,17,5], or is not seen."""
+        there = seen[..., 4:] > 0
+        off_m = ((step.joints - seen[..., :3]) * there).sum(axis=1)
+        apart_m: F32 = np.sqrt((off_m * off_m).sum(axis=1)) / np.maximum(there.sum(axis=(1, 2)), 1)
+        return apart_m <= _ASTRAY_M
 
     def _take(self, now: Observed) -> I64:
         """Who is seen is noted. The rows of all whom the network is asked about."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,6 +226,16 @@ def test_who_has_gone_is_forgotten(make: Make) -> None:
     run(node, [(100.0 * k, at((k, 0, 0), ids=(k,))) for k in range(100)])
     assert len(node._memory) <= 7, "memory does not grow with everybody who ever passed"
     assert len(node._memory._ids) <= 20
+
+
+def test_a_body_that_stays_away_from_its_person_begins_anew(make: Make, tmp_path: Path) -> None:
+    far = make(engine=network(tmp_path, scale=2.0))
+    out = bodies(far, [(50.0 * k, at((1, 0, 0), (0.1, 0, 0))) for k in range(12)])
+    assert [told(b, 0).count for b in out] == [7, 8, 9, 10, 11, 12, 7, 8, 9, 10, 11, 12], "after 0.2 s, not at once"
+    assert [told(b, 1).count for b in out] == list(range(7, 19)), "a tenth of a metre is no other place"
+    unseen = at((1, 0, 0), hidden=tuple(range(17)))
+    out = bodies(make(engine=network(tmp_path, scale=2.0)), [(50.0 * k, unseen if k % 3 else at((1, 0, 0))) for k in range(9)])
+    assert told(out[-1], 0).count == 15, "who was not seen in between is not held against it"
 
 
 # what is not seen ---------------------------------------------------------------------------------------------------------------------
