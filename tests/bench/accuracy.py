@@ -7,7 +7,7 @@
 Of the person published most often: instants, mean limb lengths and their variation (std / mean), median acceleration of the body
 joints (second difference of consecutive instants, mm per frame^2). With --studio also the 2D side, from the key points and the
 settings that the studio's lift node has: median reprojection error over body joints and used views (raw points, before smoothing),
-the same without each camera's median offset (the 2D's part, not the calibration's), views used, views exchanged, and the error
+the same without each camera's median offset (the 2D's part, not the calibration's), both for the skeletons that are given, too, views used, views exchanged, and the error
 in a camera that was held out: triangulated from the others, seen by it (median offset per joint and camera removed).
 """
 
@@ -82,6 +82,7 @@ def consistency(track: Track, rig: Rig, settings: Any) -> dict[str, Any]:
     uv, conf = np.where(exchanged[..., None], uv[:, :, mirror], uv), np.where(exchanged, conf[:, :, mirror], conf)
     off = np.where(points.used[..., None], uv - _projected(rig, points.xyz_m), np.nan)[:, :, body]
     camera_offset = np.nanmedian(off, axis=(0, 2))
+    given = np.where(points.used[..., None], uv - _projected(rig, track.xyz_m), np.nan)[:, :, body]
     held = []
     for c in range(len(rig)):
         others = conf.copy()
@@ -93,6 +94,8 @@ def consistency(track: Track, rig: Rig, settings: Any) -> dict[str, Any]:
     error = np.concatenate(held) if held else np.full(1, np.nan)
     return {
         "reproj_px": float(np.nanmedian(np.linalg.norm(off, axis=-1))),
+        "reproj_px_given": float(np.nanmedian(np.linalg.norm(given, axis=-1))),
+        "reproj_px_given_without_camera_offsets": float(np.nanmedian(np.linalg.norm(given - camera_offset[None, :, None], axis=-1))),
         "reproj_px_without_camera_offsets": float(np.nanmedian(np.linalg.norm(off - camera_offset[None, :, None], axis=-1))),
         "camera_offset_px": dict(zip(rig.names, camera_offset.round(1).tolist(), strict=True)),
         "views_used": float(points.used[:, :, body].sum(axis=1).mean()),
@@ -167,8 +170,9 @@ def from_studio(path: Path, overrides: tuple[str, ...]) -> tuple[Track, Rig, Any
     runner = Runner(whole.plan, rig=whole.rig, resolve=whole.resolve, offline=True)
     with contextlib.closing(runner):
         runner.open()
-        lift = runner.slots[uses["lift.algebraic"]].node
-        last = runner.slots[uses.get("smooth.one_euro", uses["lift.algebraic"])].node
+        lifts = next(name for use, name in uses.items() if use.startswith("lift."))
+        lift = runner.slots[lifts].node
+        last = runner.slots[next((name for use, name in uses.items() if use.startswith("smooth.")), lifts)].node
         _listen(lift, views, None)
         _listen(last, None, poses)
         runner.start()
@@ -201,7 +205,7 @@ def _listen(node: Any, inputs: dict[int, Any] | None, outputs: dict[int, Any] | 
         if inputs is not None:
             inputs[packet.seq] = packet.body
         if outputs is not None and result is not None:
-            outputs[packet.seq] = result
+            outputs.update({p.seq: p.body for p in result} if isinstance(result, list) else {packet.seq: result})
         return result
 
     node.step = heard
@@ -224,6 +228,9 @@ def show(figures: dict[str, Any]) -> None:
         print(
             f"body joints, raw: reprojection {figures['reproj_px']:.1f} px over {figures['views_used']:.2f} views, "
             f"{figures['reproj_px_without_camera_offsets']:.1f} px without camera offsets {figures['camera_offset_px']}"
+        )
+        print(
+            f"as given, reprojection {figures['reproj_px_given']:.1f} px, {figures['reproj_px_given_without_camera_offsets']:.1f} px without those offsets"
         )
         print(f"held-out camera {held['median']:.1f} px (p90 {held['p90']:.1f}); views exchanged, %: {figures['views_exchanged_percent']}")
 
