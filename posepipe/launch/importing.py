@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 
-from posepipe.engines.assets import catalogue
 from posepipe.engines.engine import EngineOptions, open_engine
-from posepipe.engines.files import cannot_keep, write_whole
 from posepipe.engines.models.openpose.caffe import matched, plan_of, read, scalars
 from posepipe.engines.models.openpose.export import to_onnx
 from posepipe.engines.models.openpose.networks import CARD_FILE, NETWORK_FILE, find, imported_folder
 from posepipe.engines.models.openpose.plan import Conv, Plan, plan
 from posepipe.pipeline.errors import EngineError
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z0-9][a-z0-9_-]*")
+from .importing_common import facts, keep, must_be_name
+
+_EXAMPLE = "openpose.studio_b"
 _TRIED_PX = 64
 
 LICENCE = """\
@@ -36,40 +32,23 @@ def import_openpose(file: Path, *, model: str = "", name: str = "") -> int:
     wanted = plan(model) if model else None
     name = name or (f"openpose.{wanted.name}" if wanted else "")
     if name:
-        _must_be_free(name)
+        must_be_name(name, example=_EXAMPLE)
     layers = read(file)
     network = wanted or plan_of(layers, where=str(file))
     layers = matched(network, layers, where=str(file))
     if not name:
-        _must_be_free(name := f"openpose.{network.name}")
+        must_be_name(name := f"openpose.{network.name}", example=_EXAMPLE)
     content = to_onnx(network, layers).SerializeToString()
     folder = imported_folder(name)
-    try:
-        with file.open("rb") as f:
-            source_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
-        write_whole(folder / NETWORK_FILE, content)
-        write_whole(folder / CARD_FILE, _card(name, network, content, file, source_sha256).encode())
-    except OSError as e:
-        raise cannot_keep("the network", folder, e) from e
-    try:
-        _must_run(name)
-    except EngineError:
-        shutil.rmtree(folder)
-        raise
+    card, files = _card(name, network), {NETWORK_FILE: content}
+    keep(folder, files, lambda: {CARD_FILE: card + facts(name, file, files)}, lambda _: _must_run(name))
     print(f"{name}: {scalars(layers):,} numbers in {len(layers)} layers of {file}")
     print(f"{name}: kept in {folder} ({len(content) / 1e6:.0f} MB), for nodes like {{use: heatmap.paf, from: instants, engine: {name}}}")
     print(LICENCE)
     return 0
 
 
-def _must_be_free(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise EngineError(f"{name!r} cannot be a network's name", hint="two words with a dot between, for example openpose.studio_b")
-    if name in catalogue():
-        raise EngineError(f"{name!r} is the name of another network", hint="choose one with --name, for example openpose.studio_b")
-
-
-def _card(name: str, network: Plan, content: bytes, file: Path, source_sha256: str) -> str:
+def _card(name: str, network: Plan) -> str:
     channels = {layer.name: layer.channels[1] for layer in network.layers if isinstance(layer, Conv)}
     heatmaps, fields = channels[network.heatmaps], channels[network.fields]
     return f"""\
@@ -80,16 +59,6 @@ kind = "model"
 summary = "{network.name} parts of everybody in a picture (CMU OpenPose, imported)"
 licence = "CMU OpenPose: academic or non-profit non-commercial research use only; not to be passed on"
 skeleton = "{network.name}"
-
-[{name}.source]
-kind = "mirror"
-publisher = "imported from a file with SHA-256 {source_sha256}"
-filename = {json.dumps(file.name)}
-
-[[{name}.files]]
-name = "{NETWORK_FILE}"
-sha256 = "{hashlib.sha256(content).hexdigest()}"
-bytes = {len(content)}
 
 [{name}.inputs]
 picture = {{shape = [-1, 3, 368, 656], dtype = "float32", meaning = "BGR, value / 256 - 0.5; height and width may be others"}}

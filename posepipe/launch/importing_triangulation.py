@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import re
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from posepipe.engines.assets import catalogue, home, user_card
-from posepipe.engines.engine import Contract, EngineOptions, open_engine
-from posepipe.engines.files import cannot_keep, write_whole
 from posepipe.pipeline.errors import EngineError
 
-CARD_FILE, VOLUME_CARD = "card.toml", "volume.toml"
-_NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z0-9][a-z0-9_-]*")
+from .importing_common import CARD_FILE, NETWORK_FILE, facts, free_folder, keep, must_run, need_torch
+
+VOLUME_CARD = "volume.toml"
 
 LICENCE = """\
 The published weights were trained on Human3.6M: that data set's licence allows academic research only, no commercial use.
@@ -35,9 +24,8 @@ def import_triangulation(file: Path, *, kind: str, aggregation: str = "", name: 
     differences); an aggregation that cannot be; a name that is taken or is none; a network that gives numbers that are not finite.
     """
     name = name or f"triangulation.paper-{kind}"
-    folder = _free_folder(name)
-    if importlib.util.find_spec("torch") is None:
-        raise EngineError("reading a checkpoint needs torch, which is not installed", where=str(file), hint="pip install posepipe[train]")
+    folder = free_folder(name, example="triangulation.hall_2")
+    need_torch(file)
     from posepipe.engines.models.official import read
     from posepipe.engines.models.triangulation import export, official
 
@@ -48,32 +36,17 @@ def import_triangulation(file: Path, *, kind: str, aggregation: str = "", name: 
         if aggregation:
             raise EngineError("the algebraic network has no volume to aggregate", hint="leave --aggregation out")
         algebraic = official.algebraic(state, where=where)
-        files["network.onnx"] = export.joints_network(algebraic)
+        files[NETWORK_FILE] = export.joints_network(algebraic)
         files["solve.onnx"] = export.solve_network()
         cards = {CARD_FILE: _joints_card(name, found.confidences != "")}
     else:
         volumetric = official.volumetric(state, how=aggregation or None, where=where)  # type: ignore[arg-type]
-        files["network.onnx"] = export.features_network(volumetric)
+        files[NETWORK_FILE] = export.features_network(volumetric)
         files["unproject.onnx"] = export.unprojection(volumetric)
         files["volume.onnx"] = export.volume_network(volumetric)
         cards = {CARD_FILE: _features_card(name, volumetric.how), VOLUME_CARD: _volume_card(name)}
-    try:
-        with file.open("rb") as f:
-            source = hashlib.file_digest(f, "sha256").hexdigest()
-        for part, content in files.items():
-            write_whole(folder / part, content)
-        for card, text in cards.items():
-            own = ["volume.onnx"] if card == VOLUME_CARD else [part for part in files if part != "volume.onnx"]
-            write_whole(folder / card, (_HEAD + text + _facts(_title(text), file, source, {p: files[p] for p in own})).encode())
-    except OSError as e:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise cannot_keep("the network", folder, e) from e
-    try:
-        for card in cards:
-            _must_run(folder / card)
-    except EngineError:
-        shutil.rmtree(folder)
-        raise
+    own = {card: {part: content for part, content in files.items() if (part == "volume.onnx") == (card == VOLUME_CARD)} for card in cards}
+    keep(folder, files, lambda: {card: _HEAD + text + facts(_title(text), file, own[card]) for card, text in cards.items()}, must_run)
     size = sum(len(content) for content in files.values()) / 1e6
     print(f"{name}: {found.numbers:,} numbers, {kind} network with ResNet-{found.depth}, from {file}")
     print(f"{name}: kept in {folder} ({size:.0f} MB: {', '.join(files)})")
@@ -83,17 +56,6 @@ def import_triangulation(file: Path, *, kind: str, aggregation: str = "", name: 
         print(f"{name}: views aggregated by {volumetric.how}; docs/triangulation.md says what each part takes and gives")
     print(LICENCE)
     return 0
-
-
-def _free_folder(name: str) -> Path:
-    example = "choose one with --name, for example triangulation.hall_2"
-    if not _NAME.fullmatch(name):
-        raise EngineError(f"{name!r} cannot be a network's name", hint=f"two words with a dot between: {example}")
-    folder = home() / "imported" / name
-    if name in catalogue() or (folder / CARD_FILE).is_file():
-        hint = example if name in catalogue() else f"{example}, or remove the folder"
-        raise EngineError(f"{name!r} is the name of another network", where="" if name in catalogue() else str(folder), hint=hint)
-    return folder
 
 
 _HEAD = "# Made by `posepipe import triangulation` from a file of the user's own.\n\n"
@@ -177,34 +139,3 @@ kind = "volume"
 
 def _title(card: str) -> str:
     return card.partition("[")[2].partition("]")[0]
-
-
-def _facts(title: str, file: Path, source_sha256: str, files: Mapping[str, bytes]) -> str:
-    text = f"""
-[{title}.source]
-kind = "mirror"
-publisher = "imported from a file with SHA-256 {source_sha256}"
-filename = {json.dumps(file.name)}
-"""
-    for part, content in files.items():
-        text += f"""
-[[{title}.files]]
-name = "{part}"
-sha256 = "{hashlib.sha256(content).hexdigest()}"
-bytes = {len(content)}
-"""
-    return text
-
-
-def _must_run(card: Path) -> None:
-    """A card's network is opened as the card says, and gives numbers for grey."""
-    network = user_card(card)
-    contract = Contract.of(network.inputs, network.outputs)
-    path = network.path(network.files[0].name)
-    options = EngineOptions(threads=1, precision="fp32", runtime="onnxruntime", device="cpu")
-    with open_engine(path, options, contract=contract) as engine:
-        grey: dict[str, Any] = {i.name: np.zeros([1 if n < 0 else n for n in i.shape], i.dtype) for i in contract.inputs}
-        for output, array in engine(grey).items():
-            if not np.isfinite(array).all():
-                what = f"the network gives numbers that are not finite in {output!r}"
-                raise EngineError(what, where=network.name, hint="compare the checkpoint's sum with the publisher's")
