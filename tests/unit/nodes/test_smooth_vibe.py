@@ -295,6 +295,16 @@ def test_skeletons_that_were_held_before_are_not_seen(make: Make) -> None:
     assert [told(b, 0).conf[0] for b in out[:6]] == [1] + [0] * 5
     assert all(np.isnan(b.xyz_m).all() for b in out[6:])
     assert [b.tier for b in out[1:]] == ["held"] * 8
+    (first,) = bodies(make(), [(0, again)])
+    assert np.isnan(first.xyz_m).all()
+    assert (first.conf == 0).all()
+
+
+def test_a_joint_that_never_was_seen_is_not_given_whenever_time_began(make: Make) -> None:
+    node = make()
+    for k in range(3):
+        (left,) = node.step(packet(at((1, 0, 0), hidden=(5,)), seq=k, t_ns=20 * k * MS))
+        assert np.isnan(left.body.xyz_m[0, 5]).all()
 
 
 # looking ahead ------------------------------------------------------------------------------------------------------------------------
