@@ -71,7 +71,7 @@ def _building() -> ModuleType:
 
 def _importing(commands: Any) -> None:
     importing = commands.add_parser("import", help="make a network of weights of your own, which stay on this machine")
-    kinds = importing.add_subparsers(metavar="openpose|triangulation|lifter", required=True)
+    kinds = importing.add_subparsers(metavar="openpose|triangulation|lifter|vibe", required=True)
     openpose = kinds.add_parser("openpose", help="CMU OpenPose's .caffemodel (BODY_25 or COCO), for heatmap.paf")
     openpose.add_argument("file", type=Path, metavar="FILE.caffemodel")
     openpose.add_argument("--model", choices=("body25", "coco18"), default="", help="which it must be (found out when left out)")
@@ -96,6 +96,18 @@ def _importing(commands: Any) -> None:
     baseline.add_argument("--max-norm", choices=("yes", "no"), help=scaled)
     baseline.add_argument("--name", default="lifter.human36m", metavar="NAME", help="what it is kept as (lifter.human36m)")
     baseline.set_defaults(command=_import_lifter)
+    vibe = kinds.add_parser("vibe", help="checkpoints of VIBE and of SPIN, as ONNX files to run from Python")
+    vibe.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="vibe_model_wo_3dpw.pth.tar, or vibe_model_w_3dpw.pth.tar"
+    )
+    vibe.add_argument(
+        "--spin", type=Path, metavar="FILE", help="spin_model_checkpoint.pth.tar: the network before it, from crops to features"
+    )
+    vibe.add_argument(
+        "--smpl-mean", type=Path, metavar="FILE", help="smpl_mean_params.npz, for a checkpoint without the mean that it begins at"
+    )
+    vibe.add_argument("--out", type=Path, required=True, metavar="DIR", help="the networks and their cards go here")
+    vibe.set_defaults(command=_import_vibe)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -119,3 +131,9 @@ def _import_lifter(args: argparse.Namespace) -> int:
 
     max_norm = None if args.max_norm is None else args.max_norm == "yes"
     return import_lifter(args.file, stats_3d=args.stats_3d, stats_2d=args.stats_2d, max_norm=max_norm, name=args.name)
+
+
+def _import_vibe(args: argparse.Namespace) -> int:
+    from .importing_vibe import import_vibe
+
+    return import_vibe(args.checkpoint, out=args.out, spin=args.spin, smpl_mean=args.smpl_mean)

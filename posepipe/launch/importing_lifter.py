@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from .importing_common import CARD_FILE, NETWORK_FILE, facts, free_folder, keep, must_run, need_torch
@@ -26,9 +25,7 @@ def import_lifter(
     from posepipe.engines.models.lifter import official
 
     net = official.Published(official.load(file, max_norm=max_norm), official.statistics(stats_3d, stats_2d))
-    with tempfile.TemporaryDirectory() as scratch:
-        official.export(net, path := Path(scratch) / NETWORK_FILE)
-        content = path.read_bytes()
+    content = official.export(net)
     text = _card(name, official.JOINTS, pixels=stats_2d is not None)
     source = file if file.is_file() else file.with_name(file.name + ".index")
     keep(folder, {NETWORK_FILE: content}, lambda: {CARD_FILE: text + facts(name, source, {NETWORK_FILE: content})}, must_run)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ....pipeline.errors import EngineError
 from ..official import fill, numbers_allowed
 from ..official import read as read_torch
+from ..onnx_file import onnx_file
 from .net import Lifter
 from .tensorflow import read as read_tensorflow
 
@@ -99,12 +100,9 @@ class Published(nn.Module):
         return nn.functional.pad(answer, (3, 0)).reshape(-1, len(JOINTS), 3)
 
 
-def export(net: Published, path: Path) -> None:
-    """Write it as ONNX, the batch open."""
-    torch.onnx.export(
-        net.eval(), (torch.rand(2, len(_IN), 2),), str(path), input_names=["joints"], output_names=["xyz_mm"],
-        dynamic_axes={"joints": {0: "N"}, "xyz_mm": {0: "N"}}, opset_version=17, dynamo=False,
-    )  # fmt: skip
+def export(net: Published) -> bytes:
+    """It as ONNX, the batch open."""
+    return onnx_file(net, {"joints": (torch.rand(2, len(_IN), 2), ("N",))}, {"xyz_mm": ("N",)})
 
 
 def _names() -> dict[str, str]:

@@ -6,12 +6,15 @@ Attributes have the names of the published checkpoints: `Vibe` those of `gen_sta
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...engine import EngineOptions, open_engine
 from ..onnx_file import onnx_file
 from ..triangulation.resnet import ResNet
 from .core import BONES, FEATURES, HIDDEN, Encoder, Regressor, matrices
@@ -107,6 +110,22 @@ def step_network(net: Vibe) -> bytes:
 def features_network(net: Features) -> bytes:
     """The features as ONNX. `picture` [B,3,224,224] -> `features` [B,2048]."""
     return onnx_file(net, {"picture": (torch.zeros(2, 3, PICTURE_PX, PICTURE_PX), ("B",))}, {"features": ("B",)})
+
+
+def apart(net: Vibe, step: Path) -> float:
+    """How far the file of a step, run by ONNX Runtime one instant after the other, is from the network over all of them: the largest difference in rotations
+    and state, of two made-up people over eight instants. EngineError where the file cannot be run."""
+    features = np.abs(np.random.default_rng(0).standard_normal((2, 8, FEATURES), np.float32))
+    with torch.inference_mode():
+        whole = net(torch.from_numpy(features))
+    state, rotations = np.zeros((2, LAYERS, HIDDEN), np.float32), []
+    with open_engine(step, EngineOptions(threads=1, precision="fp32", runtime="onnxruntime", device="cpu")) as engine:
+        for t in range(features.shape[1]):
+            answer = engine({"features": features[:, t], "state": state})
+            rotations.append(answer["rotations"])
+            state = answer["state_after"]
+    off = np.abs(np.stack(rotations, axis=1) - whole.rotations.numpy()).max()
+    return float(max(off, np.abs(state - whole.state.transpose(0, 1).numpy()).max()))
 
 
 def axis_angle(rotations: Tensor) -> Tensor:
