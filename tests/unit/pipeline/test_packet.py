@@ -8,6 +8,7 @@ from posepipe.pipeline.packet import Bodies
 def test_who_has_a_body_is_who_has_all_of_it() -> None:
     pose, shape, root = np.zeros((5, 24, 6), np.float32), np.zeros((5, 16), np.float32), np.zeros((5, 3), np.float32)
     pose[1, 23, 5] = shape[2, 0] = root[3, 1] = np.nan
+    pose[3, :2, 0] = np.inf, -np.inf
     assert Bodies("posepipe.adult", pose, shape, root).known.tolist() == [True, False, False, False, True]
 
 
