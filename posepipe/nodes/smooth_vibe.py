@@ -26,9 +26,8 @@ _PERIOD_NS, _LONGEST_NS = 1_000_000_000 // 30, 500_000_000
 
 
 class SmoothVibe(Node):
-    """VIBE's idea (Kocabas et al. 2020) for skeletons in space: one recurrent step for all people of an instant gives a body that moves as bodies do,
-    and the skeleton is that body's: limbs keep their length, and joints that are not seen are where the body has them for `fill_ms`, with a
-    confidence that falls to 0. A person whom nobody sees goes on as long; after that he is not given, and after `forget_ms` he is
+    """VIBE's idea (Kocabas et al. 2020) for skeletons in space: one recurrent step for all people of an instant gives joints and a body that move as
+    bodies do. Joints that are not seen are where the network has them for `fill_ms`, with a confidence that falls to 0. A person whom nobody sees goes on as long; after that he is not given, and after `forget_ms` he is
     somebody new. An instant in which nobody was seen has the tier `held`; skeletons that come with it are not seen.
 
     Joints that coco17 does not have are handed on as they came. With `lookahead` every instant leaves so many instants later, and calmer.
@@ -40,7 +39,7 @@ class SmoothVibe(Node):
     class Settings(NodeSettings, frozen=True):
         engine: Annotated[str, Meta(description="network that smooths: vibe.smooth, or my_net/card.toml")] = "vibe.smooth"
         lookahead: Annotated[int, Meta(description="instants that are waited for before one is answered", ge=0, le=8)] = 0
-        fill_ms: Annotated[float, Meta(description="a joint unseen for less than this is given from the body, at most forget_ms", ge=0)] = (
+        fill_ms: Annotated[float, Meta(description="a joint unseen for less than this is given all the same, at most forget_ms", ge=0)] = (
             300.0
         )
         forget_ms: Annotated[
