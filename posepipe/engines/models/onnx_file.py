@@ -18,8 +18,9 @@ def onnx_file(net: nn.Module, inputs: Mapping[str, tuple[Tensor, Sequence[str]]]
     out = io.BytesIO()
     open_axes = {name: dict(enumerate(axes)) for name, (_, axes) in inputs.items()} | {n: dict(enumerate(a)) for n, a in outputs.items()}
     with warnings.catch_warnings(), torch.no_grad():
-        # Sizes that are constants in the file are meant to be; and the other exporter needs a package more.
+        # Sizes that are constants in the file are meant to be, what cannot be folded stays; and the other exporter needs a package more.
         warnings.filterwarnings("ignore", message="Converting a tensor")
+        warnings.filterwarnings("ignore", message="Constant folding")
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             net.eval(),
