@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .graph import Plan, PlanNode
-from .packet import Frame, FrameSet
+from .packet import Actions, Frame, FrameSet, Poses
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ def _caps(node: PlanNode) -> str:
         return "sink"
     rate = f"{node.caps.frame_rate_hz:g} Hz" if node.caps.frame_rate_hz else ""
     maps = "with heatmaps" if node.caps.maps else ""
-    return ", ".join(filter(None, (node.ports.output.__name__, node.caps.skeleton, maps, rate)))
+    labels = f"{len(node.caps.actions)} labels" if node.caps.actions and node.ports.output is Actions else ""
+    body = f"body {node.caps.body}" if node.caps.body and node.ports.output is Poses else ""
+    return ", ".join(filter(None, (node.ports.output.__name__, node.caps.skeleton, maps, body, labels, rate)))
 
 
 def text(plan: Plan) -> str:

@@ -10,7 +10,7 @@ import pytest
 from posepipe.pipeline import draw
 from posepipe.pipeline.graph import Plan, load_plan
 from posepipe.pipeline.node import Caps, Latest, Node, NodeSettings, Source
-from posepipe.pipeline.packet import Frame, FrameSet, Packet, Poses
+from posepipe.pipeline.packet import Actions, Frame, FrameSet, Packet, Poses
 
 
 class Capture(Source):
@@ -85,6 +85,30 @@ def test_text(plan: Plan) -> None:
     assert "<- capture x2: Frame, queue 8 drop_oldest" in flat
     assert lines[-1] == "budget pose3d p95: 18.5 ms"
     assert max(map(len, lines)) <= 80
+
+
+def test_bodies_and_labels_are_named(tmp_path: Path) -> None:
+    class Stand(Lift):
+        use = "kit.stand"
+
+        @classmethod
+        def caps(cls, settings: NodeSettings, inputs: object) -> Caps:
+            return Caps(skeleton="coco17", body="posepipe.adult")
+
+    class Act(Node):
+        use = "kit.act"
+
+        @classmethod
+        def caps(cls, settings: NodeSettings, inputs: object) -> Caps:
+            return Caps(actions=("walking", "boxing"))
+
+        def step(self, poses: Poses) -> Actions: ...  # type: ignore[empty-body]
+
+    file = tmp_path / "studio.yaml"
+    file.write_text(STUDIO.replace("kit.lift", "kit.stand").replace("  view:", "  act: {use: kit.act, from: pose3d}\n  view:"))
+    drawn = draw.text(load_plan(file, {**KIT, "kit.stand": Stand, "kit.act": Act}))
+    assert re.search(r"pose3d +kit\.stand +-> Poses, coco17, body posepipe\.adult +worker", drawn)
+    assert re.search(r"act +kit\.act +-> Actions, 2 labels +worker", drawn)
 
 
 def test_dot(plan: Plan) -> None:
