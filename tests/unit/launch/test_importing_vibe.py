@@ -73,8 +73,8 @@ def test_both_networks_run_by_their_cards_and_say_what_the_checkpoint_does(
     with open_engine(paths[0], OPTIONS, contract=contracts[0]) as see, open_engine(paths[1], OPTIONS, contract=contracts[1]) as step:
         for instant in pictures:  # one picture of each of two people
             answer = step({"features": see({"picture": instant})["features"], "state": state})
-            state = answer["state_after"]
-            found.append(answer)
+            state = answer["state_after"].copy()
+            found.append({name: array.copy() for name, array in answer.items()})
     with torch.inference_mode():
         features = torch.stack([deep(torch.from_numpy(instant)) for instant in pictures], dim=1)
         whole = net(features)

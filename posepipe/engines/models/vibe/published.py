@@ -122,8 +122,8 @@ def apart(net: Vibe, step: Path) -> float:
     with open_engine(step, EngineOptions(threads=1, precision="fp32", runtime="onnxruntime", device="cpu")) as engine:
         for t in range(features.shape[1]):
             answer = engine({"features": features[:, t], "state": state})
-            rotations.append(answer["rotations"])
-            state = answer["state_after"]
+            rotations.append(answer["rotations"].copy())
+            state = answer["state_after"].copy()
     off = np.abs(np.stack(rotations, axis=1) - whole.rotations.numpy()).max()
     return float(max(off, np.abs(state - whole.state.transpose(0, 1).numpy()).max()))
 
