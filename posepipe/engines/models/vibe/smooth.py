@@ -32,7 +32,7 @@ SETTLING = 6
 _PAIRS = ((5, 6), (11, 12))  # left and right shoulder and hip
 _NEAR_M, _FAR = 0.05, 6.0
 _CAM_M, _LONGEST_S = 0.1, 0.1
-_KEPT, _FOLLOWED = 0.95, 0.25  # of the speed, and of how far what is seen lies from what was expected: where corrections begin
+_KEPT, _FOLLOWED = 0.8, 0.5  # of the speed, and of how far what is seen lies from what was expected: where corrections begin
 _PER_JOINT = 6
 
 
@@ -66,7 +66,7 @@ class SmoothStep(nn.Module):
         self.spread = nn.Linear(features, JOINTS)
         nn.init.zeros_(self.spread.weight)
         nn.init.constant_(self.spread.bias, -4.0)
-        self.sizes = [2 * hidden, _POSE, _POSE, SHAPES, 1, 3, 3, 3 * JOINTS, 3 * JOINTS]
+        self.sizes = [2 * hidden, _POSE, SHAPES, 1, 3, 3, 3 * JOINTS, 3 * JOINTS]
 
     @property
     def memory(self) -> int:
@@ -84,7 +84,7 @@ class SmoothStep(nn.Module):
     def step(self, state: Tensor, window: Tensor, after_s: Tensor) -> Now:
         """One instant."""
         n = state.shape[0]
-        memory, pose, turning, shape, count, root, root_speed, joints, speed = torch.split(state, self.sizes, dim=1)
+        memory, pose, shape, count, root, root_speed, joints, speed = torch.split(state, self.sizes, dim=1)
         xyz, sigma, conf = window[..., :3], window[..., 3], window[..., 4]
         seen = (conf > 0).to(window.dtype)
         xyz = torch.where(seen[..., None] > 0, xyz, torch.zeros_like(xyz))
@@ -111,8 +111,7 @@ class SmoothStep(nn.Module):
 
         out, memory = self.encoder(features[None], memory.reshape(n, 2, self.hidden).transpose(0, 1).contiguous())
         features = out[0]
-        expected_pose = (pose + _KEPT * turning * ahead_s).reshape(n, BONES, 3, 2)
-        seen_pose = torch.einsum("nji,nbjk->nbik", heading, expected_pose).reshape(n, _POSE)
+        seen_pose = six_of(torch.einsum("nji,nbjk->nbik", heading, turned)).reshape(n, _POSE)
         start = off[:, 0].sum(1) / seen[:, 0].sum(1, keepdim=True).clamp(min=1) * (_FOLLOWED * _NEAR_M / _CAM_M)
         seen_pose, said, moved = self.regressor(features, seen_pose, shape, start, self.rounds)
         count = count + 1
@@ -124,10 +123,9 @@ class SmoothStep(nn.Module):
         flat = new_joints.flatten(1)
         known = (count > SETTLING).to(window.dtype)
         root_speed, speed = known * (new_root - root) / ahead_s, known * (flat - joints) / ahead_s
-        new_pose = six_of(turned).reshape(n, _POSE)
-        turning = known * (new_pose - pose) / ahead_s
+        pose = six_of(turned)
         memory = memory.transpose(0, 1).reshape(n, 2 * self.hidden)
-        state = torch.cat([memory, new_pose, turning, shape, count, new_root, root_speed, flat, speed], dim=1)
+        state = torch.cat([memory, pose.reshape(n, _POSE), shape, count, new_root, root_speed, flat, speed], dim=1)
         spread = torch.exp(self.spread(F.relu(features.detach())).clamp(-7, 0))
         return Now(new_joints, heads, turned, spread, shape, state)
 
