@@ -84,6 +84,12 @@ def write_pickle(path: Path, arrays: dict[str, Any]) -> Path:
     return path
 
 
+def write_plain(path: Path, arrays: dict[str, Any]) -> Path:
+    """With plain arrays, as those who cleaned the publisher's file have it."""
+    path.write_bytes(pickle.dumps(arrays, protocol=2))
+    return path
+
+
 def columns(dense: np.ndarray) -> Any:
     """scipy's matrix compressed by columns, as it saves itself."""
     found = [np.flatnonzero(column) for column in dense.T]
