@@ -88,10 +88,12 @@ class SmoothVibe(Node):
 
     def open(self, ctx: Context) -> None:
         s, self._ctx = self.settings, ctx
-        self._joints = joints_in(skeleton(ctx.caps["poses"].skeleton))
+        layout = skeleton(ctx.caps["poses"].skeleton)
+        self._joints = joints_in(layout)
         self._network = SmootherNetwork(s.engine, engine_options(ctx), batch=_PEOPLE)
         spans = {"forget_ns": int(s.forget_ms * 1e6), "fill_ns": int(s.fill_ms * 1e6)}
         self._memory = Memory(self._network, self._joints, **spans, keep=s.reset == "never", warm_up=s.warm_up)
+        self._memory.rehearse(layout)
         self._waiting: deque[tuple[Packet[Poses], Observed]] = deque()
         self._due: deque[Packet[Poses]] = deque()
         self._last_ns: int | None = None
