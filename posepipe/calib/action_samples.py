@@ -5,6 +5,7 @@ K ticks, J the joints of `action_window.JOINTS`, T ticks of a window, L labels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,19 @@ _ARMS = tuple(i for i, n in enumerate(JOINTS) if n.endswith(("elbow", "wrist")))
 _EVERYTHING = tuple(range(len(JOINTS)))
 _LEAST_TICKS = 8
 """Shorter than half a second nobody is judged, live or in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Somebody doing one thing, as it was recorded: xyz_m [N,J,3] (0 where not seen), seen [N,J], t_s [N] rising. recording: by which is split. where: who
+    says so."""
+
+    recording: str
+    label: str
+    xyz_m: F32
+    seen: Bools
+    t_s: F64
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +106,18 @@ def _spells(rng: np.random.Generator, times: F64, *, often_hz: float, last_s: fl
 
 
 def folds(recordings: Sequence[tuple[str, frozenset[str]]], *, count: int, seed: int) -> dict[str, int]:
-    """A fold 0..count-1 for every recording (its name, the labels in it), so that each label is spread as evenly as it goes; -1, always to be trained
-    on, for a recording that alone has some label."""
+    """A fold 0..count-1 for every recording (its name, the labels in it), so that each label is spread as evenly as it goes and fold 0 has every label
+    that can be spared; -1, always to be trained on, for a recording without which a label would be in one fold alone."""
     rng = np.random.default_rng(seed)
-    total: dict[str, int] = {}
-    for _, labels in recordings:
-        for label in labels:
-            total[label] = total.get(label, 0) + 1
-    shuffled = [recordings[i] for i in rng.permutation(len(recordings))]
-    first = {label: int(rng.integers(count)) for label in sorted(total)}
-    have: dict[tuple[str, int], int] = {}
+    total = Counter(label for _, labels in recordings for label in labels)
+    have: Counter[tuple[str, int]] = Counter()
     found: dict[str, int] = {}
+    shuffled = [recordings[i] for i in rng.permutation(len(recordings))]
     for name, labels in sorted(shuffled, key=lambda r: min((total[x] for x in r[1]), default=0)):
-        if any(total[label] == 1 for label in labels) or not labels:
-            found[name] = -1
-            continue
-        rarest = min(labels, key=lambda label: (total[label], label))
-        turn = [(first[rarest] + k) % count for k in range(count)]
-        fold = min(turn, key=lambda f: sum(have.get((label, f), 0) / total[label] for label in labels))
-        found[name] = fold
+        free = [f for f in range(count) if all(have[label, f] + 1 < total[label] for label in labels)]
+        found[name] = min(free, key=lambda f: sum(have[label, f] / total[label] for label in labels)) if free and labels else -1
         for label in labels:
-            have[label, fold] = have.get((label, fold), 0) + 1
+            have[label, found[name]] += 1
     return found
 
 

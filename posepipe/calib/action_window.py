@@ -104,21 +104,20 @@ def resampled(xyz_m: F32, seen: Bools, t_ns: I64) -> tuple[F32, Bools, int]:
 @kernel
 def _inputs(xyz: F32, seen: Bools, limbs: I64, lengths: F64, out: F32) -> None:
     windows, ticks, joints = seen.shape
-    known = np.empty(ticks)
     root = np.empty((ticks, 3))
     has = np.empty(ticks, np.bool_)
     for n in range(windows):
         size = normal = 0.0
         for k in range(len(limbs)):
             a, b = limbs[k]
-            count = 0
+            count, length = 0, 0.0
             for t in range(ticks):
                 if seen[n, t, a] and seen[n, t, b]:
-                    d = xyz[n, t, a] - xyz[n, t, b]
-                    known[count] = np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+                    dx, dy, dz = xyz[n, t, a, 0] - xyz[n, t, b, 0], xyz[n, t, a, 1] - xyz[n, t, b, 1], xyz[n, t, a, 2] - xyz[n, t, b, 2]
+                    length += np.sqrt(dx * dx + dy * dy + dz * dz)
                     count += 1
             if count:
-                size += np.median(known[:count])
+                size += length / count
                 normal += lengths[k]
         scale = normal / size if size > 0 else 1.0
         left_x = left_y = 0.0
@@ -166,7 +165,7 @@ def _inputs(xyz: F32, seen: Bools, limbs: I64, lengths: F64, out: F32) -> None:
 def inputs(xyz_m: F32, seen: Bools) -> F32:
     """Windows [N,T,J,3] in the world's frame, seen [N,T,J], as the network takes them: [N,T,J,7].
 
-    Channels: position from the middle of the hips (three, metres of a body of mean size: limbs as long, in sum, as in the window's median; facing +x, left
+    Channels: position from the middle of the hips (three, metres of a body of mean size: limbs as long, in sum, as the window's are on average; facing +x, left
     +y, up +z), the speed in the room along the same axes times 0.3 s, and 1. Which way the person faces is one direction for the window, the sum of
     all its lines from right to left hip and shoulder, so that sides that are exchanged for some instants do not turn the body. All 0 for a joint that
     is missing, the speed also where the tick before lacks it.

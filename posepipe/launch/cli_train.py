@@ -39,6 +39,14 @@ def add(commands: Any) -> None:
     _common(one, steps=4_500)
     one.add_argument("--sequences", type=int, default=6_000, metavar="N", help="sequences to draw, 100 instants each (6000)")
     one.set_defaults(command=_vibe)
+    _action_arguments(
+        kinds.add_parser(
+            "action",
+            help="a network of classify.action, from labelled motion or from your own recordings",
+            description="Learn what people do from recordings of record.jsonl with NAME.csv beside NAME.jsonl (start_s,end_s,label), or from "
+            "labelled motion. Some recordings are kept out to judge by. Goes on where it stopped.",
+        )
+    )
     one = kinds.add_parser(
         "confidence",
         help="how far lift.algebraic believes every view (weights: triangulation.confidence)",
@@ -50,12 +58,31 @@ def add(commands: Any) -> None:
     one.set_defaults(command=_confidence)
 
 
+def _action_arguments(one: argparse.ArgumentParser) -> None:
+    source = one.add_mutually_exclusive_group(required=True)
+    source.add_argument("--recordings", type=Path, metavar="DIR", help="recordings (NAME.jsonl) with their labels (NAME.csv)")
+    source.add_argument("--motion", type=Path, metavar="DIR", help="motion with labels, as `posepipe motion import` writes it")
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, curves, network and card go here")
+    one.add_argument("--name", default="my.actions", metavar="A.B", help="what the card calls the network (my.actions)")
+    one.add_argument(
+        "--begin-with", default="", metavar="NAME", help="a trained network to begin with: action.skeleton, or other/card.toml (none)"
+    )
+    one.add_argument("--steps", type=int, default=600, metavar="N", help="length of the whole training (600)")
+    one.add_argument("--width", type=int, default=32, metavar="N", help="features of a layer (32, or as what it begins with)")
+    _limits(one)
+    one.set_defaults(command=_action)
+
+
 def _common(one: argparse.ArgumentParser, *, steps: int, draws: bool = True) -> None:
     _in_and_out(one, "checkpoint, curves and network go here")
     one.add_argument("--steps", type=int, default=steps, metavar="N", help=f"length of the whole training ({steps})")
-    one.add_argument("--minutes", type=positive, metavar="M", help="stop after so long; the same command goes on from there")
     if draws:
         one.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw samples (1)")
+    _limits(one)
+
+
+def _limits(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--minutes", type=positive, metavar="M", help="stop after so long; the same command goes on from there")
     one.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the training itself (1)")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("--fresh", action="store_true", help="begin anew, whatever DIR holds")
@@ -94,6 +121,16 @@ def _vibe(args: argparse.Namespace) -> int:
     vibe(
         args.motion, args.out, steps=args.steps, minutes=args.minutes, count=args.sequences, workers=args.workers, threads=args.threads,
         seed=args.seed, fresh=args.fresh,
+    )  # fmt: skip
+    return 0
+
+
+def _action(args: argparse.Namespace) -> int:
+    from .training_action import action
+
+    action(
+        args.motion, args.recordings, args.out, name=args.name, begin_with=args.begin_with, steps=args.steps, width=args.width,
+        minutes=args.minutes, threads=args.threads, seed=args.seed, fresh=args.fresh,
     )  # fmt: skip
     return 0
 

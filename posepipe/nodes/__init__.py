@@ -15,6 +15,7 @@ from posepipe.pipeline.node import Node
 _BUILT_IN = {
     "capture.video": "posepipe.nodes.capture_video:CaptureVideo",
     "sync.instant": "posepipe.nodes.sync_instant:SyncInstant",
+    "classify.action": "posepipe.nodes.classify_action:ClassifyAction",
     "heatmap.paf": "posepipe.nodes.heatmap_paf:HeatmapPaf",
     "heatmap.topdown": "posepipe.nodes.heatmap_topdown:HeatmapTopdown",
     "lift.algebraic": "posepipe.nodes.lift_algebraic:LiftAlgebraic",

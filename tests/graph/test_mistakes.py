@@ -30,7 +30,7 @@ engines: {runtime: auto}
 budgets: {end_to_end_p95_ms: 100}
 metrics: {bind: "127.0.0.1:9464"}
 """
-TYPES = "capture.video, heatmap.paf, heatmap.topdown, lift.algebraic, lift.auto, lift.baseline, lift.volumetric, publish.zmq, record.jsonl, smooth.butterworth, smooth.kalman, smooth.one_euro, smooth.savgol, smooth.vibe, sync.instant, view.mosaic"
+TYPES = "capture.video, classify.action, heatmap.paf, heatmap.topdown, lift.algebraic, lift.auto, lift.baseline, lift.volumetric, publish.zmq, record.jsonl, smooth.butterworth, smooth.kalman, smooth.one_euro, smooth.savgol, smooth.vibe, sync.instant, view.mosaic"
 INSPECT = "see posepipe inspect"
 
 

@@ -31,6 +31,8 @@ I64 = NDArray[np.int64]
 Run = Callable[[F32], F32]
 """A network at work: windows [N,T,13,7] -> probabilities [N,L]."""
 _PIECE = 256
+_TELLS_WIDTH = "next.2.weight"
+_HINT = "begin with a network of `posepipe train action`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Plan:
 
     steps: int
     labels: tuple[str, ...]
-    width: int = 48
+    width: int = 32
     blocks: int = 3
     learning_rate: float = 3e-3
     every: int = 100
@@ -52,7 +54,7 @@ class Plan:
 
 def train(
     batches: Iterator[tuple[F32, I64]],
-    judge: Callable[[Run], dict[str, float]] | None,
+    judge: Callable[[Run], dict[str, float]],
     out: Path,
     plan: Plan,
     *,
@@ -65,8 +67,7 @@ def train(
     """Train until `plan.steps` (or for so many seconds) and write `checkpoint.pt`, `curve.json`, `curve.png` and `action.onnx` to `out`; gives the
     path of the network.
 
-    batches: windows [N,T,13,7] and labels [N]. judge: gives scores in % by name, on recordings kept out of training; None: nothing is kept
-    out. begin_with: the ONNX file of another training, whose weights are taken where shapes agree (all but the scores of
+    batches: windows [N,T,13,7] and labels [N]. judge: gives scores in % by name, on recordings kept out of training. begin_with: the ONNX file of another training, whose weights are taken where shapes agree (all but the scores of
     other labels). Goes on from a checkpoint in `out` unless told not to. EngineError for a checkpoint of another network or other labels.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,17 @@ def train(
     if going_on:
         progress = restore(checkpoint, net, average, optimizer, network=_identity(plan))
         tell(f"going on at step {progress.step} of {plan.steps} ({checkpoint})")
-    begun, running = time.monotonic(), math.nan
+    begun, before, running = time.monotonic(), progress.seconds, math.nan
+
+    def report() -> None:
+        progress.losses.append((progress.step, running))
+        scores = judge(predictor(average))
+        progress.scores.append({"step": progress.step, **scores})
+        progress.seconds = before + time.monotonic() - begun
+        tell(f"step {progress.step} of {plan.steps}, {progress.seconds:.0f} s, loss {running:.3f}, {said(scores)}")
+        keep(checkpoint, net, average, optimizer, progress, network=_identity(plan), seconds=progress.seconds)
+        draw(progress.losses, progress.scores, out / "curve.png", unit="%")
+
     net.train()
     while progress.step < plan.steps and time.monotonic() - begun < seconds:
         windows, label = next(batches)
@@ -97,15 +108,10 @@ def train(
         progress.step += 1
         follow(average, net, min(plan.average, progress.step / (progress.step + 10)))
         running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
-        if progress.step % plan.every == 0 or progress.step == plan.steps:
-            progress.losses.append((progress.step, running))
-            scores = judge(predictor(average)) if judge is not None else {}
-            progress.scores.append({"step": progress.step, **scores})
-            so_far = progress.seconds + time.monotonic() - begun
-            tell(f"step {progress.step} of {plan.steps}, {so_far:.0f} s, loss {running:.3f}, {said(scores) or 'nothing kept out'}")
-            keep(checkpoint, net, average, optimizer, progress, network=_identity(plan), seconds=so_far)
-            draw(progress.losses, progress.scores, out / "curve.png", unit="%")
-    keep(checkpoint, net, average, optimizer, progress, network=_identity(plan), seconds=progress.seconds + time.monotonic() - begun)
+        if progress.step % plan.every == 0:
+            report()
+    if progress.step and (not progress.scores or progress.scores[-1]["step"] != progress.step):
+        report()
     return export(average, out / "action.onnx")
 
 
@@ -137,22 +143,33 @@ def export(net: ActionNet, path: Path) -> Path:
 def take_weights(net: ActionNet, path: Path) -> int:
     """Put the weights of an exported network into another where name and shape agree, and say how many arrays. EngineError for a file that is no such
     network, or of another width."""
-    try:
-        file = onnx.load(str(path))
-    except (OSError, DecodeError, ValueError) as e:
-        raise EngineError(f"this is no ONNX file: {e}", where=str(path), hint="name an action.onnx of `posepipe train action`") from e
-    given = {i.name: np.array(onnx.numpy_helper.to_array(i)) for i in file.graph.initializer}
-    # Arrays with the same numbers are kept once.
-    given |= {n.output[0]: given[n.input[0]] for n in file.graph.node if n.op_type == "Identity" and n.input[0] in given}
-    given = {name.removeprefix("net."): array for name, array in given.items()}
-    mine = net.state_dict()
+    given, mine = _weights(path), net.state_dict()
     fits = {n: torch.from_numpy(a) for n, a in given.items() if n in mine and tuple(mine[n].shape) == a.shape}
     wanted = [n for n in mine if ".maps.2." not in n and ".maps.weight" not in n and not n.endswith("num_batches_tracked")]
     if missing := [n for n in wanted if n not in fits]:
         what = f"its weights are not those of this network: {len(missing)} of {len(wanted)} arrays are missing or of another shape, first {missing[0]}"
-        raise EngineError(what, where=str(path), hint="begin with a network of `posepipe train action` of the same width")
+        raise EngineError(what, where=str(path), hint=_HINT)
     net.load_state_dict(fits, strict=False)
     return len(fits)
+
+
+def width_of(path: Path) -> int:
+    """Of an exported network. EngineError for a file that is none."""
+    weights = _weights(path)
+    if _TELLS_WIDTH not in weights:
+        raise EngineError("this network was not trained by posepipe", where=str(path), hint=_HINT)
+    return int(weights[_TELLS_WIDTH].shape[0])
+
+
+def _weights(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        file = onnx.load(str(path))
+    except (OSError, DecodeError, ValueError) as e:
+        raise EngineError(f"this is no ONNX file: {e}", where=str(path), hint=_HINT) from e
+    given = {i.name: np.array(onnx.numpy_helper.to_array(i)) for i in file.graph.initializer}
+    # Arrays with the same numbers are kept once.
+    given |= {n.output[0]: given[n.input[0]] for n in file.graph.node if n.op_type == "Identity" and n.input[0] in given}
+    return {name.removeprefix("net."): array for name, array in given.items()}
 
 
 def _rate(plan: Plan, step: int) -> float:
