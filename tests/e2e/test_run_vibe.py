@@ -37,7 +37,9 @@ def test_live_it_is_followed_and_published_with_bodies(hall: StudioFiles) -> Non
     seqs = [m["seq"] for m in said]
     assert seqs == sorted(set(seqs))
     assert len(seqs) > 20
-    assert any(m["people"] for m in said)
+    given = [p["body"] for m in said for p in m["people"]]
+    assert given
+    assert {body["model"] for body in given} == {"posepipe.adult"}
 
 
 def test_a_network_that_is_not_there_is_refused_with_what_to_do(hall: StudioFiles) -> None:
