@@ -68,8 +68,9 @@ def _at(name: str) -> np.ndarray:
     return np.array(_LEFT[name.lstrip("+-")], float) * [side, 1, 1]
 
 
-def write_pickle(path: Path, arrays: dict[str, Any]) -> Path:
-    """As the publisher's: of Python 2, the shapes in chumpy's arrays (one of them a selection), the joints in scipy's matrix by columns."""
+def write_pickle(path: Path, arrays: dict[str, Any], *, computed: str = "J") -> Path:
+    """As the publisher's: of Python 2, the shapes in chumpy's arrays (one of them a selection), the joints in scipy's matrix by columns, and
+    beside them something that chumpy computes."""
     held = dict(arrays)
     held["shapedirs"] = _Ch.of(x=arrays["shapedirs"], _dirty_vars=set(), _itr=None)
     count = arrays["v_template"].size
@@ -78,6 +79,7 @@ def write_pickle(path: Path, arrays: dict[str, Any]) -> Path:
         idxs=np.arange(count)[::-1].copy(),
         preferred_shape=arrays["v_template"].shape,
     )
+    held[computed] = _Product.of(A=_Ch.of(x=np.eye(3)), vec=_Ch.of(x=np.zeros(3)))
     held["J_regressor"] = columns(arrays["J_regressor"])
     with path.open("wb") as file:
         _python2(file, held)
@@ -119,7 +121,16 @@ class _Csc(_Saved):
     pass
 
 
-_PLACES = {_Ch: ("chumpy.ch", "Ch"), _Select: ("chumpy.reordering", "Select"), _Csc: ("scipy.sparse.csc", "csc_matrix")}
+class _Product(_Saved):
+    pass
+
+
+_PLACES = {
+    _Ch: ("chumpy.ch", "Ch"),
+    _Select: ("chumpy.reordering", "Select"),
+    _Csc: ("scipy.sparse.csc", "csc_matrix"),
+    _Product: ("chumpy.ch", "MatVecMult"),
+}
 
 
 class _Python2(pickle._Pickler):

@@ -7,7 +7,6 @@ taken, and these become plain arrays: nothing of the two packages is needed. pos
 from __future__ import annotations
 
 import pickle
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posepipe.pipeline.errors import EngineError
-from posepipe.pipeline.packet import F64, I64
+from posepipe.pipeline.packet import F64
 
 from .body import PARENTS
 from .npz import DAMAGED
+from .smpl_pickle import Foreign, dense, read_pickle
 
 VERTICES, JOINTS = 6890, 24
 _POSES = 9 * (JOINTS - 1)
@@ -67,7 +67,7 @@ def read_smpl(path: Path, *, shapes: int = 10) -> SmplArrays:
     where = str(path)
     try:
         held = _held(path)
-    except _Foreign as e:
+    except Foreign as e:
         what = f"the file holds more than arrays ({e}), and that could run code: nothing of it was read"
         raise EngineError(what, where=where, hint=_WANTED) from e
     except OSError as e:
@@ -141,113 +141,14 @@ def _held(path: Path) -> Any:
         begins = file.read(2)
         file.seek(0)
         if begins != b"PK":
-            return _Reader(file, encoding="latin1").load()
+            return read_pickle(file)
     with np.load(path) as arrays:
         return {key: arrays[key] for key in arrays.files if key in _KEYS}
 
 
-class _Foreign(pickle.UnpicklingError):
-    """A name in a pickle that is not on the list."""
-
-
-class _Stored:
-    """What an object of another package was saved as."""
-
-    state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def dense(self) -> NDArray[Any]:
-        raise TypeError("an object without numbers")
-
-
-class _Chumpy(_Stored):
-    """chumpy's array of values, `x`."""
-
-    def dense(self) -> NDArray[Any]:
-        return _dense(self.state["x"])
-
-
-class _Select(_Stored):
-    """chumpy's choice `idxs` from an array `a`, in a shape."""
-
-    def dense(self) -> NDArray[Any]:
-        chosen = _dense(self.state["a"]).ravel()[np.asarray(self.state["idxs"], np.int64)]
-        return chosen.reshape(self.state.get("preferred_shape", chosen.shape))
-
-
-class _Columns(_Stored):
-    """scipy's matrix compressed by columns."""
-
-    def dense(self) -> NDArray[Any]:
-        state = self.state
-        shape = tuple(int(n) for n in state.get("_shape", state.get("shape", ())))
-        bounds = np.asarray(state["indptr"], np.int64)
-        counts: I64 = bounds[1:] - bounds[:-1]
-        found = np.zeros(self.axes(shape))
-        np.add.at(
-            found,
-            (np.asarray(state["indices"], np.int64), np.repeat(np.arange(len(counts)), counts)),
-            np.asarray(state["data"], np.float64),
-        )
-        return found if self.axes(shape) == shape else found.T
-
-    def axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the matrix as it is compressed."""
-        return shape
-
-
-class _Rows(_Columns):
-    """scipy's matrix compressed by rows."""
-
-    def axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape[::-1]
-
-
-def _new(cls: type, base: type, state: Any) -> Any:
-    """copyreg's, for the objects of a pickle of protocol 0 or 1."""
-    return object.__new__(cls)
-
-
-def _encoded(text: str, coding: str) -> bytes:
-    """How Python 3 keeps bytes in pickles of protocol 2."""
-    return text.encode("latin1")
-
-
-_ARRAY, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
-_NUMPY = {"_reconstruct": _ARRAY, "scalar": _SCALAR}
-_KNOWN: dict[tuple[str, str], Any] = {
-    **{(f"numpy.{core}.multiarray", name): what for core in ("core", "_core") for name, what in _NUMPY.items()},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _BUFFER for core in ("core", "_core")},
-    **{("numpy", name): getattr(np, name) for name in ("ndarray", "dtype")},
-    **{(module, "_reconstructor"): _new for module in ("copy_reg", "copyreg")},
-    **{(module, name): what for module in ("__builtin__", "builtins") for name, what in (("object", object), ("set", set))},
-    ("_codecs", "encode"): _encoded,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("chumpy", "Ch"): _Chumpy,
-    ("chumpy.ch", "Ch"): _Chumpy,
-    ("chumpy.reordering", "Select"): _Select,
-    **{(f"scipy.sparse.{module}", f"{kind}_matrix"): what for kind, what in (("csc", _Columns), ("csr", _Rows)) for module in (kind, f"_{kind}")},
-}  # fmt: skip
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise _Foreign(f"{module}.{name}") from None
-
-
-def _dense(value: Any) -> NDArray[Any]:
-    return value.dense() if isinstance(value, _Stored) else np.asarray(value)
-
-
 def _numbers(value: Any, key: str, *, where: str) -> NDArray[Any]:
     try:
-        found = _dense(value)
+        found = dense(value)
         return found if found.dtype.kind in "iu" else found.astype(np.float64)
     except _SPOILT as e:
         raise EngineError(f"{key} is no array of numbers", where=where, hint=_WANTED) from e

@@ -23,10 +23,10 @@ _SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def load(path: Path, *, called: str = "weights.pth") -> Any:
+def load(path: Path, *, called: str = "weights.pth", numpys: bool = False) -> Any:
     """What is in a file of torch: tensors, numbers, lists and dictionaries of them. Nothing in it is run.
 
-    called: what the publisher calls the file. Raises EngineError: no such file, not a checkpoint, one that ends in the middle, one with more in it.
+    called: what the publisher calls the file. numpys: also numbers and arrays of numpy, which the file is known to hold. Raises EngineError: no such file, not a checkpoint, one that ends in the middle, one with more in it.
     """
     where = str(path)
     if not path.is_file():
@@ -40,7 +40,7 @@ def load(path: Path, *, called: str = "weights.pth") -> Any:
     if begins[:4] != b"PK\x03\x04" and begins[:2] != b"\x80\x02":  # a zip, or a pickle of protocol 2, as torch wrote until 2020
         raise EngineError("not a checkpoint: it does not begin like a file of torch", where=where, hint=hint)
     try:
-        with numbers_allowed():
+        with numbers_allowed() if numpys else contextlib.nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         if (foreign := re.search(r"GLOBAL (\S+)", str(e))) is not None:
@@ -58,9 +58,9 @@ def tensors(held: Any, *, where: str, called: str = "weights.pth") -> dict[str, 
     return dict(held)
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, *, numpys: bool = False) -> dict[str, Tensor]:
     """The tensors of a state dictionary (alone, or as `state_dict` of a checkpoint) by key, as they are in the file. EngineError as of `load`."""
-    held = load(path)
+    held = load(path, numpys=numpys)
     if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
         held = held["state_dict"]
     return tensors(held, where=str(path))

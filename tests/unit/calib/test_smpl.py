@@ -18,6 +18,7 @@ from posepipe.calib.body import BONES, PARENTS, load_body, rotations_of_6d
 from posepipe.calib.motion import SEGMENTS, Clip, retarget
 from posepipe.calib.smpl import FACE_AND_FEET, Z_UP, Smpl, load_smpl, of_local
 from posepipe.calib.smpl_file import read_smpl
+from posepipe.calib.smpl_pickle import dense, read_pickle
 from posepipe.pipeline.errors import EngineError, GraphError
 from posepipe.pipeline.skeleton import BODY25, COCO17
 
@@ -109,8 +110,9 @@ def test_what_is_no_body_says_what_it_is(tmp_path: Path, folder: Path) -> None:
     assert refused(path) == "this is no body model: it holds a list"
     path.write_bytes(pickle.dumps({"v_template": 1, "f": 2}))
     assert refused(path) == "the body lacks shapedirs, posedirs, J_regressor, weights, kintree_table"
-    path.write_bytes(pickle.dumps(dict.fromkeys(smpl_kit.made_up(1), "x")))
-    assert refused(path) == "v_template is no array of numbers"
+    for value in ("x", np.array([None], object), np.array(["x"]), [[1], [2, 3]], {}):
+        path.write_bytes(pickle.dumps(dict.fromkeys(smpl_kit.made_up(1), value)))
+        assert refused(path) == "v_template is no array of numbers"
     path.write_text("<html>Sorry</html>")
     assert "neither a whole pickle nor an .npz of arrays: UnpicklingError" in refused(path)
     for name in ("SMPL_NEUTRAL.pkl", "smpl.npz"):
@@ -149,6 +151,40 @@ def test_a_damaged_file_is_never_more_than_refused(tmp_path_factory: pytest.Temp
     path.write_bytes(content[:place] if cut else content)
     with pytest.raises(EngineError):
         read_smpl(path)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_of_every_protocol_order_and_type_are_read(tmp_path: Path, protocol: int) -> None:
+    rng = np.random.default_rng(protocol)
+    square = rng.standard_normal((3, 4, 5))
+    kinds = [
+        square,
+        square.astype(">f4"),
+        np.asfortranarray(square),
+        square.transpose(2, 0, 1),
+        square[:, ::2],
+        np.arange(7, dtype=np.uint8),
+    ]
+    kinds += [np.zeros((0, 3)), np.float32(1.5), np.int64(-3), square > 0, np.array(2.0)]
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(kinds, protocol=protocol))
+    with (tmp_path / "a.pkl").open("rb") as file:
+        found = [dense(kept) for kept in read_pickle(file)]
+    for a, b in zip(found, kinds, strict=True):
+        assert a.dtype == b.dtype
+        assert np.array_equal(a, b)
+
+
+def test_an_array_that_chumpy_would_compute_is_named(arrays: dict[str, Any], tmp_path: Path) -> None:
+    path = smpl_kit.write_pickle(tmp_path / "a.pkl", arrays, computed="posedirs")
+    assert refused(path) == "posedirs is no array of numbers"
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_a_matrix_of_numpy_is_an_array(arrays: dict[str, Any], tmp_path: Path) -> None:
+    path = smpl_kit.write_plain(tmp_path / "a.pkl", {**arrays, "J_regressor": np.asmatrix(arrays["J_regressor"])})
+    found = read_smpl(path).regressor
+    assert type(found) is np.ndarray
+    assert np.array_equal(found, arrays["J_regressor"])
 
 
 def test_further_joints_that_are_none_are_refused(folder: Path, tmp_path: Path) -> None:

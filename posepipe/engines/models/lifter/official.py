@@ -61,7 +61,7 @@ def load(path: Path, *, max_norm: bool | None = None) -> Lifter:
         raise EngineError("torch's port does not scale its matrices", where=str(path), hint="leave --max-norm out")
     if tensorflow:
         return _filled(from_tensorflow(read_tensorflow(path), max_norm=bool(max_norm)), epsilon=TENSORFLOW_EPSILON, where=str(path))
-    return _filled(read_torch(path), epsilon=1e-5, where=str(path))
+    return _filled(read_torch(path, numpys=True), epsilon=1e-5, where=str(path))
 
 
 def from_tensorflow(tensors: Mapping[str, F32], *, max_norm: bool) -> dict[str, Tensor]:

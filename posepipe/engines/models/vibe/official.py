@@ -36,7 +36,7 @@ def vibe(path: Path, *, mean: Mapping[str, Tensor] | None = None) -> Vibe:
     mean that is missing or is not the one that it was trained with.
     """
     where = str(path)
-    state = _part(load(path, called=VIBE_FILE), GENERATOR, where=where, called=VIBE_FILE)
+    state = _part(load(path, called=VIBE_FILE, numpys=True), GENERATOR, where=where, called=VIBE_FILE)
     if "conv1.weight" in state:
         raise EngineError(
             "these are the weights of SPIN, not of VIBE", where=where, hint=f"give it with --spin, and {VIBE_FILE} with --checkpoint"
@@ -47,7 +47,7 @@ def vibe(path: Path, *, mean: Mapping[str, Tensor] | None = None) -> Vibe:
 
 def motion_discriminator(path: Path) -> MotionDiscriminator:
     """The motion discriminator of VIBE's checkpoint, for those who go on training. EngineError as of `vibe`, and where there is none."""
-    where, held = str(path), load(path, called=VIBE_FILE)
+    where, held = str(path), load(path, called=VIBE_FILE, numpys=True)
     if not isinstance(held, Mapping) or DISCRIMINATOR not in held:
         raise EngineError("there is no motion discriminator in it", where=where, hint=f"take {VIBE_FILE}, unchanged")
     return fill(MotionDiscriminator(), tensors(held[DISCRIMINATOR], where=where, called=VIBE_FILE), where=where).eval()
@@ -56,7 +56,7 @@ def motion_discriminator(path: Path) -> MotionDiscriminator:
 def spin(path: Path) -> tuple[Features, MeanRegressor]:
     """SPIN from its checkpoint: the features that VIBE takes, and the regressor that VIBE's began as. EngineError as of `vibe`."""
     where = str(path)
-    state = _part(load(path, called=SPIN_FILE), MODEL, where=where, called=SPIN_FILE)
+    state = _part(load(path, called=SPIN_FILE, numpys=True), MODEL, where=where, called=SPIN_FILE)
     if any(key.startswith("encoder.gru.") for key in state):
         raise EngineError(
             "these are the weights of VIBE, not of SPIN", where=where, hint=f"give it with --checkpoint, and {SPIN_FILE} with --spin"
