@@ -10,13 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError, did_you_mean
 from .assets import Asset, catalogue, find
-from .engine import Contract, EngineOptions, open_engine
+from .engine import Contract, EngineOptions, for_small, open_engine
 
 F32 = NDArray[np.float32]
 CLIP = (24, 13, 7)
@@ -69,10 +68,8 @@ class ActionNetwork:
         """Open a network by the name or path of its card and run it once for every batch size up to `batch`. It runs in float32, and also where
         the studio's networks are stubs. Raises PullError when it is not here, EngineError when it cannot be run or is of another shape."""
         card = action_card(name)
-        runtime = "auto" if options.runtime == "stub" else options.runtime
-        options = msgspec.structs.replace(options, runtime=runtime, precision="fp32")
         self._name, self.labels = name, card.labels
-        self.engine = open_engine(_file(card), options, contract=Contract.of(card.inputs, card.outputs))
+        self.engine = open_engine(_file(card), for_small(options), contract=Contract.of(card.inputs, card.outputs))
         (self._input,), (self._output,) = card.inputs, card.outputs
         try:
             for people in range(1, batch + 1):

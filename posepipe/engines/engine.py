@@ -171,6 +171,13 @@ class Engine(abc.ABC):
         raise EngineError(f"the network takes {wanted}; given was {given}", where=self.runtime)
 
 
+def for_small(options: EngineOptions) -> EngineOptions:
+    """The options for a network of about a million numbers: one thread, since every layer would wait longer for a second one than it saves (tens of
+    milliseconds where the processors are busy); float32; and no stub."""
+    runtime: Any = "auto" if options.runtime == "stub" else options.runtime
+    return msgspec.structs.replace(options, runtime=runtime, precision="fp32", threads=1)
+
+
 def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None = None, answers: Arrays | None = None) -> Engine:
     """Open an ONNX file with the runtime that the options name (`auto`: see `posepipe.engines.runtimes.choose`).
 

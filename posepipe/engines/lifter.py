@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError, did_you_mean
 from ..pipeline.skeleton import COCO17
 from .assets import Asset, catalogue, find
-from .engine import Contract, EngineOptions, open_engine
+from .engine import Contract, EngineOptions, for_small, open_engine
 
 F32 = NDArray[np.float32]
 INPUTS = 54
@@ -50,10 +49,8 @@ class LifterNetwork:
         """Open a network by the name or path of its card and run it once for every batch size up to `batch`. It runs in float32, and also where
         the studio's networks are stubs. Raises PullError when it is not here, EngineError when it cannot be run or is of another shape."""
         card = lifter_card(name)
-        runtime = "auto" if options.runtime == "stub" else options.runtime
-        options = msgspec.structs.replace(options, runtime=runtime, precision="fp32")
         self._name = name
-        self.engine = open_engine(_file(card), options, contract=Contract.of(card.inputs, card.outputs))
+        self.engine = open_engine(_file(card), for_small(options), contract=Contract.of(card.inputs, card.outputs))
         (self._input,) = card.inputs
         for people in range(1, batch + 1):
             self(np.zeros((people, INPUTS), np.float32))

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError, did_you_mean
 from ..pipeline.skeleton import COCO17
 from .assets import Asset, catalogue, find
-from .engine import Contract, EngineOptions, fits, open_engine
+from .engine import Contract, EngineOptions, fits, for_small, open_engine
 
 F32 = NDArray[np.float32]
 WINDOW, JOINTS, BONES, SHAPES = 9, len(COCO17.joints), 24, 16
@@ -80,10 +79,8 @@ class SmootherNetwork:
         gives goes into it again, and also where the studio's networks are stubs. Raises PullError when it is not here, EngineError when
         it cannot be run or is of another shape."""
         card = smoother_card(name)
-        runtime = "auto" if options.runtime == "stub" else options.runtime
-        options = msgspec.structs.replace(options, runtime=runtime, precision="fp32")
         self._name = name
-        self.engine = open_engine(_file(card), options, contract=Contract.of(card.inputs, card.outputs))
+        self.engine = open_engine(_file(card), for_small(options), contract=Contract.of(card.inputs, card.outputs))
         self.memory = next(s.shape[1] for s in self.engine.inputs if s.name == "state")
         if self.memory < 1:
             self.engine.close()
