@@ -91,7 +91,7 @@ def to_image(maps: F64, points: NDArray[np.floating[Any]]) -> F64:
 
 
 def crop_rgb(frame: Frame, frame_from_crop: F64, out: NDArray[Any], pixels: Pixels = RGB8) -> None:
-    """Cut one crop into `out` [H,W,3] (H and W even), planar [3,H,W], uint8, int32 or float32; what lies outside the frame is black.
+    """Cut one crop into `out` [H,W,3] (H and W even), planar [3,H,W], contiguous, uint8, int32 or float32; outside the frame it is black.
 
     frame_from_crop [2,3]: as of `image_from_crop`. Colours are BT.601, which the networks do not mind for BT.709 pictures.
     Antialiasing: means of k x k pixels, k the power of two that leaves a step of 0.8 to 1.6 of them, then bilinear; chroma at half size.
@@ -100,7 +100,7 @@ def crop_rgb(frame: Frame, frame_from_crop: F64, out: NDArray[Any], pixels: Pixe
     colours = FULL_RANGE if frame.full_range else VIDEO_RANGE
     y, luma = _flat(frame.planes[0])
     u, chroma = _flat(frame.planes[1])
-    v = u[1:] if frame.format == "nv12" else _flat(frame.planes[2])[0]
+    v = u if frame.format == "nv12" else _flat(frame.planes[2])[0]
     to_frame = np.ascontiguousarray(frame_from_crop, np.float64)
     if not cut(y, u, v, luma, chroma, to_frame, colours, pixels.planar, *_tables(pixels), out):
         hint = "cut only the regions that are `there`"
@@ -117,6 +117,10 @@ def _flat(plane: U8) -> tuple[U8, tuple[int, int, int, int]]:
     """The bytes of a plane in one line; its height and width, and bytes from row to row and from pixel to pixel."""
     height, width = plane.shape[:2]
     step = 1 if plane.ndim == 2 else plane.shape[2]
+    if plane.flags.c_contiguous:  # a tenth of the time of the general way
+        flat = plane.reshape(-1)
+        flat.flags.writeable = False
+        return flat, (height, width, width * step, step)
     if plane.strides[-1] != 1 or plane.strides[1] != step or plane.strides[0] < width * step:
         plane = np.ascontiguousarray(plane)
     stride = plane.strides[0]

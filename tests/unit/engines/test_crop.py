@@ -218,6 +218,31 @@ def test_a_plain_wall_is_plain_and_nothing_else_is_seen(side: float, angle: floa
 
 
 @pytest.mark.parametrize("form", ["i420", "nv12"])
+@pytest.mark.parametrize("side", [60, 500, 900])
+def test_padded_rows_are_cut_as_those_without(form: Any, side: float) -> None:
+    """Also where the rows are read with what lies between them, to the last byte of the picture."""
+    tight = frame(*scenery(6), form=form)
+    tight = Frame("cam", 0, 0, tight.format, W, H, tuple(np.ascontiguousarray(p) for p in tight.planes))
+    padded = Frame(
+        "cam", 0, 0, tight.format, W, H, tuple(np.pad(p, ((0, 0), (0, 64), *[(0, 0)] * (p.ndim - 2)))[:, :-64] for p in tight.planes)
+    )
+    for at in ((400, 300), (W - side / 2, H - side / 2)):
+        np.testing.assert_array_equal(cut(tight, roi(*at, side)), cut(padded, roi(*at, side)))
+
+
+def test_bright_beyond_white_and_dark_below_black_is_cut_off() -> None:
+    """With the strongest colours that bytes can hold."""
+    for luma, u, v, rgb in (
+        (255, 255, 255, (255, 125, 255)),
+        (0, 0, 0, (0, 135, 0)),
+        (255, 0, 0, (74, 255, 20)),
+        (0, 255, 255, (184, 0, 237)),
+    ):
+        out = cut(frame(np.full((H, W), luma, np.uint8), u, v), roi(W / 2, H / 2, 300))
+        assert np.abs(out.reshape(-1, 3).astype(int) - rgb).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["i420", "nv12"])
 def test_planes_that_run_backwards_are_cut_as_they_are_seen(form: Any) -> None:
     plain = frame(*scenery(5), form=form)
     turned = Frame("cam", 0, 0, plain.format, W, H, tuple(np.ascontiguousarray(p)[:, ::-1] for p in plain.planes))
