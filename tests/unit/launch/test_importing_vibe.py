@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import smpl_kit
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'posepipe[train]'")
 
@@ -51,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], out: Path, *line: str) -> str:
 
 
 def test_both_networks_run_by_their_cards_and_say_what_the_checkpoint_does(
-    net: Any, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    net: Any, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(1)
     deep = Features().eval()
@@ -80,6 +81,20 @@ def test_both_networks_run_by_their_cards_and_say_what_the_checkpoint_does(
         whole = net(features)
     assert np.stack([a["theta"] for a in found], axis=1) == pytest.approx(whole.theta.numpy(), abs=2e-4)
     assert np.stack([a["rotations"] for a in found], axis=1) == pytest.approx(whole.rotations.numpy(), abs=1e-4)
+    smpl_kit.write_pickle(tmp_path / "SMPL_NEUTRAL.pkl", smpl_kit.made_up())
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {"crop": pictures[0, 0], "world_from_camera": np.eye(3), "pelvis_m": np.array([1.0, 2.0, 0.9])}
+    exec(example(), given)
+    given["see"].close()
+    given["step"].close()
+    assert given["posed"].joints_m("smpl24")[0, 0] == pytest.approx([1, 2, 0.9])
+    assert given["states"][("anna", "cam_1")].shape == (2, 1024)
+
+
+def example() -> str:
+    """The program in docs/vibe.md."""
+    text = (Path(__file__).parents[3] / "docs" / "vibe.md").read_text(encoding="utf-8")
+    return text.partition("```python\n")[2].partition("```")[0]
 
 
 def test_a_folder_with_a_network_in_it_is_left_alone(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
