@@ -63,16 +63,21 @@ def posed(clips: Iterable[Clip], *, shapes: int, seed: int, body: Body | None = 
     return made
 
 
-def resampled(rng: np.random.Generator, name: str, whole: Posed, shape: F32, recorded_fps: float, *, fps: float, count: int) -> Motion:
+def resampled(
+    rng: np.random.Generator, name: str, whole: Posed, shape: F32, recorded_fps: float, *, fps: float, count: int, bent_rad: float = 0.0
+) -> Motion:
     """`count` instants at `fps` from a random beginning, turned about the vertical, put within a metre of the middle, mirrored half of the time
     (the body is symmetric: sides are exchanged, and the rotations reflected). Between instants positions and the six numbers of rotations
-    go along cubics. ValueError for a recording that is too short."""
+    go along cubics. bent_rad: standard deviation by which arms and legs are held otherwise than they were (all the time the same, half of the limbs, legs
+    half as much), so that poses are seen that nobody recorded. ValueError for a recording that is too short."""
     needed = (count - 1) * recorded_fps / fps
     if needed > len(whole) - 1:
         raise ValueError(f"{name} has {len(whole)} instants, {needed + 1:.0f} are needed")
     at: F64 = rng.uniform(0, len(whole) - 1 - needed) + np.arange(count, dtype=np.float64) * (recorded_fps / fps)
     six = _cubic(whole.rotations[..., :2].reshape(len(whole), -1, 6), at)
     rotations, root = rotations_of_6d(six), _cubic(whole.heads_m[:, 0], at)
+    if bent_rad:
+        _bend(rng, rotations, bent_rad)
     if rng.random() < 0.5:
         reflect = np.diag([-1.0, 1.0, 1.0])
         rotations, root = reflect @ rotations[:, _BONE_MIRROR] @ reflect, root * [-1.0, 1.0, 1.0]
@@ -83,6 +88,30 @@ def resampled(rng: np.random.Generator, name: str, whole: Posed, shape: F32, rec
     root = root - [*root[0, :2], 0] + [*rng.uniform(-1, 1, 2), 0]
     moved = whole.body.pose(shape, rotations, root)
     return Motion(name, fps, moved.joints_m("coco17").astype(np.float64), rotations[..., :2].reshape(count, -1, 6), root, shape)
+
+
+_LIMBS = (((16, 18, 20, 22), 9, 1.0), ((17, 19, 21, 23), 9, 1.0), ((1, 4, 7, 10), 0, 0.5), ((2, 5, 8, 11), 0, 0.5))
+"""Bones of a limb from the trunk on, the bone that it hangs on, and how far it is bent."""
+
+
+def _bend(rng: np.random.Generator, rotations: F64, bent_rad: float) -> None:
+    """Turn half of the limbs against the trunk, and their lower halves against the upper ones; rotations [T,24,3,3], in place."""
+    for bones, trunk, share in _LIMBS:
+        if rng.random() < 0.5:
+            continue
+        for first, against in ((0, trunk), (1, bones[0])):
+            frame, turn = rotations[:, against].copy(), _turn(rng.normal(0, bent_rad * share / np.sqrt(3), 3))
+            in_world = frame @ turn @ frame.transpose(0, 2, 1)
+            rotations[:, bones[first:]] = in_world[:, None] @ rotations[:, bones[first:]]
+
+
+def _turn(by_rad: F64) -> F64:
+    """The rotation about an axis by its length (Rodrigues' formula)."""
+    angle = float(np.linalg.norm(by_rad)) + 1e-12
+    x, y, z = by_rad / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn: F64 = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return turn
 
 
 def watched(rng: np.random.Generator, truth_m: F64, fps: float, *, occlusion: float = 0.0, statistics: Statistics | None = None) -> Seen:

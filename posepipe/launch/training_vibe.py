@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 LENGTH = 100
 _COUNT, _AHEAD = 32, 8
 _BATCH, _JUDGED, _SHAPES = 48, 120, 3
-_RATES, _CHANCES = (30.0, 60.0, 25.0, 20.0, 15.0), (0.55, 0.15, 0.1, 0.1, 0.1)
+_RATES, _CHANCES = (30.0, 60.0, 25.0, 20.0, 15.0), (0.5, 0.25, 0.1, 0.1, 0.05)
 _OCCLUDED = 0.25
+_BENT_RAD, _BENT = 0.7, 0.6
+"""How far limbs are bent in training, and in what share of the sequences: few people were recorded, and hardly with their arms up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def _draw(
         name, whole, shape, recorded = _bodies[rng.choice(len(_bodies), p=lengths / lengths.sum())]
         if (LENGTH - 1) * recorded / fps > len(whole) - 1:
             continue
-        motion = resampled(rng, name, whole, shape, recorded, fps=fps, count=LENGTH)
+        bent = _BENT_RAD if harder and rng.random() < _BENT else 0.0
+        motion = resampled(rng, name, whole, shape, recorded, fps=fps, count=LENGTH, bent_rad=bent)
         seen = watched(rng, motion.coco17_m, fps, occlusion=occlusion, statistics=hard() if harder and rng.random() < 0.3 else None)
         row = (seen.xyz_m, seen.sigma_m, seen.conf, motion.coco17_m, motion.six, motion.root_m, shape, np.float32(fps))
         rows.append([np.asarray(x, np.float32) for x in row])

@@ -80,3 +80,14 @@ def test_triangulation_finds_most_of_it_and_things_hide_some() -> None:
         hidden.append(np.nanmedian(sure[1]) - np.nanmedian(sure[0]))
     assert np.mean(found) > 0.9
     assert np.mean(hidden) > 0
+
+
+def test_limbs_are_bent_without_changing_the_body() -> None:
+    plain = drawn(5).coco17_m
+    bent = resampled(np.random.default_rng(5), "sway", swaying(), SHAPE, 30.0, fps=30.0, count=20, bent_rad=0.8)
+    assert np.sort(lengths(bent.coco17_m), axis=1) == pytest.approx(np.sort(lengths(plain), axis=1), rel=0.2)
+    bones = np.linalg.norm(np.diff(BODY.pose(SHAPE, bent.six, bent.root_m).heads_m[:, [16, 18, 20]], axis=1), axis=2)
+    assert bones == pytest.approx(np.broadcast_to(bones[:1], bones.shape), abs=1e-6)
+    wrists = [x[:, 9] - x[:, [11, 12]].mean(axis=1) for x in (plain, bent.coco17_m)]
+    other = [x[:, 10] - x[:, [11, 12]].mean(axis=1) for x in (plain, bent.coco17_m)]
+    assert max(np.linalg.norm(a - b, axis=1).mean() for a, b in (wrists, other)) > 0.05
