@@ -178,7 +178,6 @@ def inputs(xyz_m: F32, seen: Bools) -> F32:
 @kernel
 def _advance(
     xyz: F32, seen: Bools, tick: I64, last_xyz: F32, last_seen: Bools, last_ns: I64, rows: I64, new: Bools, now: F32, sees: Bools, t_ns: int,
-    moved: Bools,
 ) -> None:  # fmt: skip
     ticks, until = xyz.shape[1], t_ns // TICK_NS
     for p in range(len(rows)):
@@ -188,8 +187,7 @@ def _advance(
             tick[r] = until - 1 if t_ns % TICK_NS == 0 else until
             last_ns[r] = t_ns - 1
             last_xyz[r], last_seen[r] = now[p], sees[p]
-        moved[p] = until > tick[r]
-        if moved[p] and t_ns > last_ns[r]:
+        if until > tick[r] and t_ns > last_ns[r]:
             count = min(until - tick[r], ticks)
             for t in range(ticks - count):
                 xyz[r, t], seen[r, t] = xyz[r, t + count], seen[r, t + count]
@@ -202,7 +200,7 @@ def _advance(
 
 
 class Windows:
-    """The last `ticks` ticks of everybody, by identity: xyz_m [R,T,J,3] and seen [R,T,J], rows as `push` gives them, the newest tick last.
+    """The last `ticks` ticks of everybody, by identity: xyz_m [R,T,J,3] and seen [R,T,J], rows as `push` gives them, the newest tick last; tick [R]: its number.
 
     forget_ns: who was away for longer begins anew, and so does everybody when time goes back.
     """
@@ -212,7 +210,7 @@ class Windows:
         joints = len(JOINTS)
         self.xyz_m: F32 = np.zeros((0, ticks, joints, 3), np.float32)
         self.seen: Bools = np.zeros((0, ticks, joints), np.bool_)
-        self._tick: I64 = np.zeros(0, np.int64)
+        self.tick: I64 = np.zeros(0, np.int64)
         self._last_m: F32 = np.zeros((0, joints, 3), np.float32)
         self._last_seen: Bools = np.zeros((0, joints), np.bool_)
         self._last_ns: I64 = np.zeros(0, np.int64)
@@ -220,21 +218,20 @@ class Windows:
     def __len__(self) -> int:
         return len(self._people)
 
-    def push(self, ids: Iterable[int], xyz_m: F32, seen: Bools, t_ns: int) -> tuple[I64, Bools, Bools]:
-        """An instant: people [P], joints [P,J,3], seen [P,J]. Gives their rows [P], who is new [P], and whose window moved on [P]."""
+    def push(self, ids: Iterable[int], xyz_m: F32, seen: Bools, t_ns: int) -> tuple[I64, Bools]:
+        """An instant: people [P], joints [P,J,3], seen [P,J]. Gives their rows [P], and who is new [P]."""
         rows, begun = self._people.rows(ids, t_ns)
-        if (lacking := int(rows.max(initial=-1)) + 1 - len(self._tick)) > 0:
-            self.xyz_m, self.seen, self._tick = _longer(self.xyz_m, lacking), _longer(self.seen, lacking), _longer(self._tick, lacking)
+        if (lacking := int(rows.max(initial=-1)) + 1 - len(self.tick)) > 0:
+            self.xyz_m, self.seen, self.tick = _longer(self.xyz_m, lacking), _longer(self.seen, lacking), _longer(self.tick, lacking)
             self._last_m, self._last_seen = _longer(self._last_m, lacking), _longer(self._last_seen, lacking)
             self._last_ns = _longer(self._last_ns, lacking)
         new = np.zeros(len(rows), np.bool_)
         new[[k for k, row in enumerate(rows.tolist()) if row in begun]] = True
-        moved = np.zeros(len(rows), np.bool_)
         now = np.where(seen[..., None], xyz_m, np.float32(0))
         _advance(
-            self.xyz_m, self.seen, self._tick, self._last_m, self._last_seen, self._last_ns, rows, new, now, np.ascontiguousarray(seen), t_ns, moved
+            self.xyz_m, self.seen, self.tick, self._last_m, self._last_seen, self._last_ns, rows, new, now, np.ascontiguousarray(seen), t_ns
         )  # fmt: skip
-        return rows, new, moved
+        return rows, new
 
 
 def _longer(array: NDArray[Any], by: int) -> NDArray[Any]:

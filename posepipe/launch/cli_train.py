@@ -67,8 +67,8 @@ def _action_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--begin-with", default="", metavar="NAME", help="a trained network to begin with: action.skeleton, or other/card.toml (none)"
     )
-    one.add_argument("--steps", type=int, default=600, metavar="N", help="length of the whole training (600)")
-    one.add_argument("--width", type=int, default=32, metavar="N", help="features of a layer (32, or as what it begins with)")
+    one.add_argument("--steps", type=int, default=700, metavar="N", help="length of the whole training (700)")
+    one.add_argument("--width", type=int, default=36, metavar="N", help="features of a layer (36, or as what it begins with)")
     _limits(one)
     one.set_defaults(command=_action)
 

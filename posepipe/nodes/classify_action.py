@@ -29,8 +29,9 @@ _FLOOR = 1e-4
 class ClassifyAction(Node):
     """What each person does, after the pose branch of Luvizon et al. 2018: a small network looks at the last 1.6 s of 13 joints.
 
-    Skeletons are brought to 15 Hz by their time stamps, so the cameras' rate does not matter (5 Hz at least); at every tick of that clock all people are one
-    batch, and between ticks the last answer stands. Probabilities are smoothed over time by their logarithms. `label` is -1 where none reaches `threshold`;
+    Skeletons are brought to 15 Hz by their time stamps, so the cameras' rate does not matter (5 Hz at least). In every instant the network is asked once, about
+    those whose last answer is older than the last tick of that clock, at most half of the people (who has waited longest); for the others it
+    stands. Probabilities are smoothed over time by their logarithms. `label` is -1 where none reaches `threshold`;
     someone of whom too little has been seen yet has no answer at all. Who is lost for `forget_ms` begins anew, and so does everybody when time goes back.
     """
 
@@ -85,6 +86,7 @@ class ClassifyAction(Node):
         self._windows = Windows(ticks=TICKS, forget_ns=int(self.settings.forget_ms * 1e6))
         self._log_p: F32 = np.zeros((0, len(self._network.labels)), np.float32)
         self._said_ns: I64 = np.zeros(0, np.int64)
+        self._said_tick: I64 = np.zeros(0, np.int64)
         self._least = min(TICKS, round(self.settings.warm_ms / 1e3 * RATE_HZ))
         nobody = np.zeros((1, len(JOINTS), 3), np.float32)
         warm = Windows(forget_ns=0)  # compiles the kernels, or loads them
@@ -95,14 +97,17 @@ class ClassifyAction(Node):
         body, t_ns = poses.body, poses.t_capture_ns
         xyz_m = body.xyz_m[:, self._joints]
         seen = (body.conf[:, self._joints] > 0) & np.isfinite(xyz_m).all(axis=2)
-        rows, new, moved = self._windows.push(body.ids.tolist(), xyz_m, seen, t_ns)
+        rows, new = self._windows.push(body.ids.tolist(), xyz_m, seen, t_ns)
         self._make_room(rows)
         self._said_ns[rows[new]] = 0
         windows_seen = self._windows.seen[rows]
         known = (windows_seen.sum(axis=2) >= _ENOUGH_JOINTS).sum(axis=1) >= self._least
         self._said_ns[rows[~known]] = 0
-        if (due := rows[known & moved]).size:
-            self._ask(due, t_ns)
+        waits = known & ((self._said_ns[rows] == 0) | (self._said_tick[rows] < self._windows.tick[rows]))
+        if waits.any():
+            waiting = rows[waits]
+            longest = np.argsort(self._said_ns[waiting], kind="stable")[: -(-len(rows) // 2)]
+            self._ask(waiting[longest], t_ns)
         there = self._said_ns[rows] > 0
         log_p = self._log_p[rows[there]]
         p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
@@ -114,7 +119,7 @@ class ClassifyAction(Node):
         return Actions(ids, label, p)
 
     def _ask(self, rows: I64, t_ns: int) -> None:
-        """One call for all whose window moved on, into the smoothed probabilities."""
+        """One call for these people, into the smoothed probabilities."""
         clips = inputs(self._windows.xyz_m[rows], self._windows.seen[rows])
         now = np.log(np.maximum(self._network(clips), _FLOOR))
         before_ns = self._said_ns[rows]
@@ -124,12 +129,13 @@ class ClassifyAction(Node):
             share = np.ones(len(rows))
         share = np.where(before_ns > 0, share, 1.0)[:, None].astype(np.float32)
         self._log_p[rows] += share * (now - self._log_p[rows])
-        self._said_ns[rows] = t_ns
+        self._said_ns[rows], self._said_tick[rows] = t_ns, self._windows.tick[rows]
 
     def _make_room(self, rows: I64) -> None:
         if (lacking := int(rows.max(initial=-1)) + 1 - len(self._said_ns)) > 0:
             self._log_p = np.concatenate([self._log_p, np.zeros((lacking, self._log_p.shape[1]), np.float32)])
             self._said_ns = np.concatenate([self._said_ns, np.zeros(lacking, np.int64)])
+            self._said_tick = np.concatenate([self._said_tick, np.zeros(lacking, np.int64)])
 
     def close(self) -> None:
         if (network := getattr(self, "_network", None)) is not None:

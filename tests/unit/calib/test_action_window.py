@@ -51,9 +51,9 @@ def test_live_windows_are_the_same_as_the_recording() -> None:
     whole, whole_seen, _ = resampled(xyz, seen, times)
     windows = Windows(forget_ns=SECOND)
     for k in range(120):
-        rows, new, moved = windows.push([5], xyz[k : k + 1], seen[k : k + 1], int(times[k]))
+        rows, new = windows.push([5], xyz[k : k + 1], seen[k : k + 1], int(times[k]))
         assert new.tolist() == [k == 0]
-        assert moved.tolist() == [k > 0 and bool(times[k] // TICK_NS > times[k - 1] // TICK_NS)]
+        assert windows.tick[rows].tolist() == [times[k] // TICK_NS]
     assert windows.xyz_m[rows[0]] == pytest.approx(whole[-TICKS:], abs=1e-6)
     assert (windows.seen[rows[0]] == whole_seen[-TICKS:]).all()
     assert not np.isnan(whole).any()
@@ -129,8 +129,8 @@ def test_after_a_long_pause_within_the_time_of_memory_the_past_has_moved_out() -
     seen = np.ones((1, 13), np.bool_)
     for k in range(60):
         windows.push([1], STANDING[None], seen, SECOND + k * TICK_NS // 2)
-    rows, new, moved = windows.push([1], STANDING[None], seen, 6 * SECOND + 7)
-    assert (new.tolist(), moved.tolist()) == ([False], [True])
+    rows, new = windows.push([1], STANDING[None], seen, 6 * SECOND + 7)
+    assert new.tolist() == [False]
     assert not windows.seen[rows[0]].any()
 
 
@@ -140,7 +140,7 @@ def test_rows_of_the_forgotten_are_used_again_and_are_empty() -> None:
     two = np.stack([STANDING, STANDING])
     for k in range(30):
         windows.push([1, 2], two, seen, SECOND + k * TICK_NS)
-    rows, new, _ = windows.push([3, 4, 5], np.stack([STANDING] * 3), np.ones((3, 13), np.bool_), 9 * SECOND + 3)
+    rows, new = windows.push([3, 4, 5], np.stack([STANDING] * 3), np.ones((3, 13), np.bool_), 9 * SECOND + 3)
     assert len(windows) == 3
     assert sorted(rows.tolist()) == [0, 1, 2]
     assert new.all()

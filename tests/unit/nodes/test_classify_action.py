@@ -137,15 +137,27 @@ def test_a_rate_that_is_halved_midway_costs_no_answer(card: str) -> None:
     assert all(a.label.tolist() == [UP] for a in watched.for_ms(2000, person(True), every_ms=33))
 
 
-def test_between_ticks_the_network_is_not_asked(card: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("every_ms", "sizes", "calls"), [(10, {1}, (29, 31)), (33, {2}, (29, 31)), (66, {2}, (14, 16))])
+def test_the_network_is_asked_in_turns_about_new_ticks_only(
+    card: str, monkeypatch: pytest.MonkeyPatch, every_ms: int, sizes: set[int], calls: tuple[int, int]
+) -> None:
+    people = [person(True), person(False)] if every_ms == 10 else [person(True), person(False)] * 2
     watched = Watched(card)
-    watched.for_ms(2000, person(True), person(False), every_ms=10)
+    watched.for_ms(2000, *people, every_ms=every_ms)
     asked: list[int] = []
     network = watched.node._network
     monkeypatch.setattr(watched.node, "_network", lambda clips: asked.append(len(clips)) or network(clips))
-    watched.for_ms(1000, person(True), person(False), every_ms=10)
-    assert 14 <= len(asked) <= 16
-    assert set(asked) == {2}
+    watched.for_ms(1000, *people, every_ms=every_ms)
+    assert calls[0] <= len(asked) <= calls[1]
+    assert set(asked) == sizes
+
+
+def test_everybody_has_a_turn_also_when_every_instant_is_a_tick(card: str) -> None:
+    watched = Watched(card, smooth_ms=0)
+    watched.for_ms(2000, *[person(False, x_m=k) for k in range(5)], every_ms=67)
+    answers = watched.for_ms(2000, *[person(True, x_m=k) for k in range(5)], every_ms=67)
+    first = [next(k for k, a in enumerate(answers) if a.label[p] == UP) for p in range(5)]
+    assert max(first) - min(first) <= 2
 
 
 def test_joints_missing_for_seconds_end_the_answer_and_bring_it_back(card: str) -> None:

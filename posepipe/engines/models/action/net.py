@@ -61,7 +61,7 @@ class Again(nn.Module):
 class ActionNet(nn.Module):
     """Clips [N,T,13,7] as `posepipe.calib.action_window.inputs` makes them -> scores [N,L] of every block, the last one's last."""
 
-    def __init__(self, labels: int, *, width: int = 32, blocks: int = 3, dropout: float = 0.2) -> None:
+    def __init__(self, labels: int, *, width: int = 36, blocks: int = 3, dropout: float = 0.2) -> None:
         super().__init__()
         shares = (width // 6, width // 3, width - width // 6 - width // 3)
         self.beside = nn.ModuleList(

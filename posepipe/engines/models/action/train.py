@@ -41,7 +41,7 @@ class Plan:
 
     steps: int
     labels: tuple[str, ...]
-    width: int = 32
+    width: int = 36
     blocks: int = 3
     learning_rate: float = 3e-3
     every: int = 100
