@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..checkpoint import Progress, draw, follow, keep, restore, said
+from ..onnx_file import onnx_file, written
 from .net import JOINTS, Lifter, Live
 
 F32 = NDArray[np.float32]
@@ -130,13 +130,8 @@ def predictor(net: nn.Module, plan: Plan) -> Run:
 
 def export(net: Live, path: Path) -> Path:
     """Write the live form as ONNX: `view` [N,54] -> `xyz` [N,17,3], `spread` [N,17]. Batch normalisation goes into the layers."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.onnx.export(
-        copy.deepcopy(net).eval(), (torch.rand(2, net.lifter.w1.in_features),), str(partial), input_names=["view"],
-        output_names=["xyz", "spread"], dynamic_axes={name: {0: "N"} for name in ("view", "xyz", "spread")}, opset_version=17, dynamo=False,
-    )  # fmt: skip
-    partial.replace(path)
-    return path
+    view = {"view": (torch.rand(2, net.lifter.w1.in_features), ("N",))}
+    return written(path, onnx_file(copy.deepcopy(net), view, {"xyz": ("N",), "spread": ("N",)}))
 
 
 def _optimizer(net: nn.Module, plan: Plan) -> Any:

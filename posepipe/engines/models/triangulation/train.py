@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ....pipeline.errors import EngineError
 from ..checkpoint import Progress, draw, follow, keep, restore, said
+from ..onnx_file import halved, onnx_file, written
 from .losses import axis, mae
 from .slim import JOINTS, SIDE, Slim, expectation, log_weights
 
 F32 = NDArray[np.float32]
-_SMALL = 4096
-"""Fewer weights than this in one place stay as they are."""
 Run = Callable[[F32], tuple[F32, F32]]
 """A network at work: from volumes [N,32,32,32,17] to positions [N,17,3] and spread [N,17], in shares of the side."""
 
@@ -140,34 +137,8 @@ def export(net: Slim, path: Path, *, widen: F32 | None = None) -> Path:
     """Write the network as ONNX: `volume` [N,32,32,32,17] -> `xyz` [N,17,3], `spread` [N,17]. widen [17]: by which the softmax's own spread is
     multiplied to be one standard deviation of the error."""
     answer = _Answer(copy.deepcopy(net).eval(), np.ones(JOINTS, np.float32) if widen is None else widen.astype(np.float32))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.onnx.export(
-        answer, (torch.rand(2, SIDE, SIDE, SIDE, JOINTS),), str(partial), input_names=["volume"], output_names=["xyz", "spread"],
-        dynamic_axes={name: {0: "N"} for name in ("volume", "xyz", "spread")}, opset_version=17, dynamo=False,
-    )  # fmt: skip
-    _store_half(partial)
-    partial.replace(path)
-    return path
-
-
-def _store_half(path: Path) -> None:
-    """Keep the weights of an ONNX file in half the bytes: as fp16, widened when the file is opened. The network computes as before; a weight is
-    rounded to one part in 2,000."""
-    model = onnx.load(path)
-    kept, widened = [], []
-    for tensor in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < _SMALL:
-            kept.append(tensor)
-            continue
-        kept.append(onnx.numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}.half"))
-        widened.append(onnx.helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=onnx.TensorProto.FLOAT))
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    nodes = [*widened, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.save(model, path)
+    network = onnx_file(answer, {"volume": (torch.rand(2, SIDE, SIDE, SIDE, JOINTS), ("N",))}, {"xyz": ("N",), "spread": ("N",)})
+    return written(path, halved(network))
 
 
 def _loss(net: Slim, batch: Batch, plan: Plan) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from ....pipeline.packet import F32
 from ..checkpoint import Progress, draw, follow, keep, restore, said
+from ..onnx_file import halved, onnx_file, written
 from .core import BONES, MotionDiscriminator, least_squares, matrices, six_of
 from .smooth import SETTLING, SHAPES, WINDOW, SmoothStep, heading_of
 
@@ -154,15 +154,10 @@ def runner(net: SmoothStep) -> Step:
 
 def export(net: SmoothStep, path: Path) -> Path:
     """Write the step as ONNX, names and shapes as in `posepipe.engines.models.vibe.smooth`."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    names = ["state", "window", "after_s", "joints", "spread", "pose", "shape", "root", "state_after"]
-    inputs = torch.rand(2, net.memory), torch.rand(2, WINDOW, 17, 5), torch.rand(2, WINDOW)
-    torch.onnx.export(
-        copy.deepcopy(net).eval(), inputs, str(partial), input_names=names[:3], output_names=names[3:],
-        dynamic_axes={name: {0: "N"} for name in names}, opset_version=17, dynamo=False,
-    )  # fmt: skip
-    partial.replace(path)
-    return path
+    given = {"state": torch.rand(2, net.memory), "window": torch.rand(2, WINDOW, 17, 5), "after_s": torch.rand(2, WINDOW)}
+    answers = ("joints", "spread", "pose", "shape", "root", "state_after")
+    inputs = {name: (example, ("N",)) for name, example in given.items()}
+    return written(path, halved(onnx_file(copy.deepcopy(net), inputs, dict.fromkeys(answers, ("N",)))))
 
 
 def _rate(plan: Plan, step: int) -> float:
