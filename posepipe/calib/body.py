@@ -91,19 +91,8 @@ class Body:
         is the rest pose. root_m [T,3]: where the pelvis is. Forward kinematics in the order of parents, skin by linear blend skinning. ValueError
         for arrays of other shapes.
         """
-        rotations = np.asarray(bone_world_rot, np.float64)
-        if rotations.shape[2:] == (6,):
-            rotations = rotations_of_6d(rotations)
-        root = np.asarray(root_m, np.float64)
-        count = len(root)
-        if rotations.shape != (count, len(self.bones), 3, 3) or root.shape != (count, 3):
-            raise ValueError(f"rotations {rotations.shape} and roots {root.shape} are not [T,{len(self.bones)},3,3] and [T,3]")
         rest = self.rest(shape)
-        heads = np.empty((count, len(self.bones), 3))
-        heads[:, 0] = root
-        for b, parent in enumerate(self.parents):
-            if parent >= 0:
-                heads[:, b] = heads[:, parent] + rotations[:, parent] @ (rest.joints_m[b] - rest.joints_m[parent])
+        rotations, heads = kinematics(rest.joints_m, self.parents, bone_world_rot, root_m)
         return Posed(self, rest, rotations, heads)
 
 
@@ -165,6 +154,23 @@ class Posed:
         """[B,3]: what is added after rotation about the origin of the rest pose."""
         shifts: F64 = self.heads_m[t] - np.einsum("bij,bj->bi", self.rotations[t], self.rest.joints_m)
         return shifts.astype(np.float32)
+
+
+def kinematics(rest_m: F64, parents: tuple[int, ...], bone_world_rot: NDArray[Any], root_m: NDArray[Any]) -> tuple[F64, F64]:
+    """Rotations of the bones in the world [T,B,3,3], given so or as [T,B,6], and where that puts the bone heads [T,B,3] which are at rest_m [B,3] at rest; root_m
+    [T,3]. ValueError for arrays of other shapes."""
+    rotations, root = np.asarray(bone_world_rot, np.float64), np.asarray(root_m, np.float64)
+    if rotations.shape[2:] == (6,):
+        rotations = rotations_of_6d(rotations)
+    count = len(root)
+    if rotations.shape != (count, len(parents), 3, 3) or root.shape != (count, 3):
+        raise ValueError(f"rotations {rotations.shape} and roots {root.shape} are not [T,{len(parents)},3,3] and [T,3]")
+    heads = np.empty((count, len(parents), 3))
+    heads[:, 0] = root
+    for b, parent in enumerate(parents):
+        if parent >= 0:
+            heads[:, b] = heads[:, parent] + rotations[:, parent] @ (rest_m[b] - rest_m[parent])
+    return rotations, heads
 
 
 def rotations_of_6d(six: NDArray[Any]) -> F64:

@@ -18,7 +18,7 @@ from posepipe.pipeline.errors import GraphError, did_you_mean
 from posepipe.pipeline.packet import F32, F64, I64
 from posepipe.pipeline.skeleton import BODY25, COCO17
 
-from .body import BONES, PARENTS, rotations_of_6d
+from .body import BONES, PARENTS, kinematics
 from .smpl_file import SmplArrays, read_regressor, read_smpl
 
 SHAPES = 10
@@ -83,19 +83,8 @@ class Smpl:
         bone_world_rot: rotations of the bones in the world against SMPL's rest pose, as matrices [T,24,3,3] or as [T,24,6]; identity is the rest pose
         (`of_local` makes them of SMPL's own parameters). root_m [T,3]: where the pelvis is. ValueError for arrays of other shapes.
         """
-        rotations = np.asarray(bone_world_rot, np.float64)
-        if rotations.shape[2:] == (6,):
-            rotations = rotations_of_6d(rotations)
-        root = np.asarray(root_m, np.float64)
-        count = len(root)
-        if rotations.shape != (count, len(self.bones), 3, 3) or root.shape != (count, 3):
-            raise ValueError(f"rotations {rotations.shape} and roots {root.shape} are not [T,{len(self.bones)},3,3] and [T,3]")
         rest = self.rest(shape)
-        heads = np.empty((count, len(self.bones), 3))
-        heads[:, 0] = root
-        for b, parent in enumerate(self.parents):
-            if parent >= 0:
-                heads[:, b] = heads[:, parent] + rotations[:, parent] @ (rest.joints_m[b] - rest.joints_m[parent])
+        rotations, heads = kinematics(rest.joints_m, self.parents, bone_world_rot, root_m)
         return SmplPosed(self, rest, rotations, heads)
 
     def from_body(self, bone_world_rot: NDArray[Any], joints_m: NDArray[Any], shape: NDArray[Any]) -> F64:
