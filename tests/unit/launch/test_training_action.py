@@ -13,6 +13,7 @@ from labelled_kit import labels, record
 from posepipe.calib.action_samples import Labelled, Take
 from posepipe.calib.action_window import joints_in
 from posepipe.calib.motion_import import read_recording, write_motion
+from posepipe.launch.cli import main
 from posepipe.launch.training_action import Judge, action, of_motion, split
 from posepipe.pipeline.errors import EngineError, SourceError
 from posepipe.pipeline.skeleton import BLAZEPOSE33
@@ -138,3 +139,15 @@ def test_motion_without_labels_is_refused_and_with_them_is_seen_on_several_bodie
 def motion_clip(folder: Path) -> Any:
     (folder / "walk.bvh").write_text(bvh())
     return read_recording(folder / "walk.bvh", label="stroll", fps=30.0)
+
+
+def test_the_command_says_in_two_lines_what_is_wrong_with_a_label_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'posepipe[train]'")
+    studio(tmp_path, 2)
+    labels(tmp_path / "take1.csv", "0,3.8,down", "3,7.9,up")
+    assert main(["train", "action", "--recordings", str(tmp_path), "--out", str(tmp_path / "net")]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/take1.csv:3: 3 to 7.9 s (up) overlaps 0 to 3.8 s (down) of line 2\n  -> one label at a time" in said
+    for wrong in ([], ["--recordings", "a", "--motion", "b"]):
+        with pytest.raises(SystemExit):
+            main(["train", "action", "--out", str(tmp_path / "net"), *wrong])
