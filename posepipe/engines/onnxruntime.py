@@ -24,7 +24,7 @@ from ..pipeline.errors import EngineError
 from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
 
 _LARGE = 1 << 16
-"""Bytes of an item from which on a batch is run item by item."""
+"""Bytes of a picture or volume from which on a batch is run item by item. Other networks are mostly weights, which a batch reads once."""
 _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 
@@ -57,7 +57,7 @@ class OnnxruntimeEngine(Engine):
         self.runtime, self.precision, self.device, self.reason = "onnxruntime", done, "CPU", reason
         self._names = [s.name for s in self.outputs]
         divisible = all(s.shape and s.shape[0] < 0 and min(s.shape[1:], default=0) >= 0 for s in (*self.inputs, *self.outputs))
-        large = divisible and any(math.prod(s.shape[1:]) * s.dtype.itemsize >= _LARGE for s in self.inputs)
+        large = divisible and any(len(s.shape) > 3 and math.prod(s.shape[1:]) * s.dtype.itemsize >= _LARGE for s in self.inputs)
         self._items: list[_Items] = [_Items(self._session, self.outputs) for _ in range(self.instances if threads == 1 and large else 0)]
 
     def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:

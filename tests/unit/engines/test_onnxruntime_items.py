@@ -87,3 +87,15 @@ def test_only_large_items_are_run_alone(tmp_path: Path) -> None:
 def test_a_batch_of_fixed_size_is_run_whole(tmp_path: Path) -> None:
     with opened(network(tmp_path / "n.onnx", batch=4, parts=2)) as e:
         assert len(e({"image": pictures(4)})["seen"]) == 4
+
+
+def test_what_is_no_picture_is_run_whole(tmp_path: Path) -> None:
+    """However large: such networks are mostly weights, which a batch reads once."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 16, 2048]) for n in ("x", "y"))
+    nodes = [helper.make_node("Split", ["x"], ["a", "b"], axis=0), helper.make_node("Concat", ["b", "a"], ["y"], axis=0)]
+    path = tmp_path / "n.onnx"
+    graph = helper.make_graph(nodes, "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with opened(path) as e:
+        two = np.arange(2 * 16 * 2048, dtype=np.float32).reshape(2, 16, 2048)
+        np.testing.assert_array_equal(e({"x": two})["y"], two[::-1])
