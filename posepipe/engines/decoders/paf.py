@@ -30,7 +30,7 @@ K = TypeVar("K", bound=Callable[..., object])
 _MOST = 64
 """Peaks of one part that are looked at, the highest ones."""
 _HUGE = 1e6
-_f32 = np.float32
+_f32, _u64 = np.float32, np.uint64
 _NOT_FINITE, _NOT_FINITE_FIELD = -1, -2
 
 
@@ -114,7 +114,7 @@ class PafDecoder:
         if heatmaps.shape[1:] != fields.shape[1:]:
             raise self._refused(f"heatmaps {list(heatmaps.shape)} and fields {list(fields.shape)} differ in size", where)
         o, p = self.options, self.parts
-        status = _find_peaks(heatmaps, o.min_peak, self._peaks, self._count)
+        status = _find_peaks(np.ascontiguousarray(heatmaps), o.min_peak, self._peaks, self._count)
         if status == _NOT_FINITE:
             raise self._refused("the heatmaps have numbers that are not finite", where)
         n = _score_pairs(
@@ -142,22 +142,23 @@ def _find_peaks(heat: Any, threshold: float, peaks: Any, count: Any) -> int:
     """Cells above the threshold and their eight neighbours, refined: peaks [J,K,3] x, y, value; the highest K when there are more."""
     height, width = heat.shape[1], heat.shape[2]
     floor = _f32(threshold)
+    cells = heat.reshape(heat.size)
     for j in range(len(count)):
         n = 0
         for y in range(height):
-            row = heat[j, y]
+            begin = (j * height + y) * width
             high = 0
             for x in range(width):  # one pass that becomes vector instructions; few rows have anything
-                high += 0 if row[x] <= floor else 1
+                high += 0 if cells[_u64(begin + x)] <= floor else 1
             if high == 0:
                 continue
             for x in range(width):
-                v = row[x]
+                v = cells[_u64(begin + x)]
                 if v <= floor:
                     continue
                 if not v < _HUGE:  # also true of NaN, which is above no floor and below none
                     return _NOT_FINITE
-                if not _is_peak(heat, j, y, x, height, width):
+                if not _is_peak(cells, begin, y, x, height, width):
                     continue
                 at = n
                 if n == _MOST:
@@ -177,16 +178,15 @@ def _find_peaks(heat: Any, threshold: float, peaks: Any, count: Any) -> int:
 
 
 @_kernel
-def _is_peak(heat: Any, j: int, y: int, x: int, height: int, width: int) -> bool:
-    """Above all neighbours; of equal ones the last is it. The picture's edge is no neighbour."""
-    v = heat[j, y, x]
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            if (dy == 0 and dx == 0) or not (0 <= y + dy < height and 0 <= x + dx < width):
-                continue
-            other = heat[j, y + dy, x + dx]
-            if other > v or (other == v and (dy > 0 or (dy == 0 and dx > 0))):
-                return False
+def _is_peak(cells: Any, begin: int, y: int, x: int, height: int, width: int) -> bool:
+    """Above all neighbours; of equal ones the last is it. The picture's edge is no neighbour. begin: of row y in `cells`."""
+    at = begin + x
+    v = cells[_u64(at)]
+    if (x > 0 and cells[_u64(at - 1)] > v) or (x < width - 1 and cells[_u64(at + 1)] >= v):
+        return False
+    for dx in range(-1 if x > 0 else 0, 2 if x < width - 1 else 1):
+        if (y > 0 and cells[_u64(at - width + dx)] > v) or (y < height - 1 and cells[_u64(at + width + dx)] >= v):
+            return False
     return True
 
 
