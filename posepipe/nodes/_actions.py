@@ -12,9 +12,12 @@ from posepipe.pipeline.node import Caps, Context
 from posepipe.pipeline.packet import F32, I64, Actions
 
 
+UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What one person does: label is a position in the labels, -1 where none is probable enough; p [L], one for each."""
+    """What one person does: label is a position in `Acts.names`; p, one for each of these."""
 
     label: int
     p: F32
@@ -29,7 +32,8 @@ def check_actions(inputs: Mapping[str, Caps], port: str = "actions") -> None:
 
 
 class Acts:
-    """Finds everybody's action. labels: those that were known before the start, which consumers have been told; empty where nobody gives any.
+    """Finds everybody's action. labels: those that were known before the start; empty where nobody gives any. names: what consumers are told, which are the
+    labels and after them `unknown` (of probability 0), for whom none is probable enough: so a label is always a name.
 
     Identities without a skeleton are left out, and people without an answer have none. Answers that do not fit the labels (the network was exchanged, and its worker
     has been restarted since) are left out, too, with one warning: a wrong name is worse than none, and skeletons go on.
@@ -37,6 +41,7 @@ class Acts:
 
     def __init__(self, ctx: Context, port: str = "actions") -> None:
         self.labels = ctx.caps[port].actions if port in ctx.caps else ()
+        self.names = (*self.labels, UNKNOWN) if self.labels and UNKNOWN not in self.labels else self.labels
         self._ctx = ctx
         self._warned = False
 
@@ -45,10 +50,12 @@ class Acts:
         if actions is None or not self._fit(actions):
             return [None] * len(ids)
         row = {person: k for k, person in enumerate(actions.ids.tolist())}
-        label = actions.label.tolist()
+        unknown = self.names.index(UNKNOWN) if self.names else -1
+        label = [k if k >= 0 else unknown for k in actions.label.tolist()]
         known = np.asarray(np.isfinite(actions.p).all(axis=1))
+        p = np.pad(actions.p, ((0, 0), (0, len(self.names) - len(self.labels)))) if len(actions.p) else actions.p
         rows = [row.get(person) for person in ids.tolist()]
-        return [Act(label[k], actions.p[k]) if k is not None and known[k] else None for k in rows]
+        return [Act(label[k], p[k]) if k is not None and known[k] else None for k in rows]
 
     def _fit(self, actions: Actions) -> bool:
         people, count = len(actions.ids), len(self.labels)

@@ -76,7 +76,7 @@ class PublishZmq(Node):
                 "units": "m",
                 "axes": AXES,
                 "cameras": list(ctx.cameras),
-                "actions": list(self._acts.labels),
+                "actions": list(self._acts.names),
                 "graph_sha256": ctx.graph_sha256,
             }
         )

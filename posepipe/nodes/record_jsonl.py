@@ -31,7 +31,7 @@ Six = tuple[float, float, float, float, float, float]
 
 
 class Header(msgspec.Struct, frozen=True):
-    """First line of a recording. `joints` and `bones` give the order in which every person's joints stand, `actions` the labels."""
+    """First line of a recording. `joints` and `bones` give the order in which every person's joints stand, `actions` the labels, `unknown` last."""
 
     v: int
     studio: str
@@ -58,7 +58,7 @@ class RecordedSync(msgspec.Struct, frozen=True):
 
 
 class RecordedAction(msgspec.Struct, frozen=True):
-    """What somebody does. label: position in the header's `actions`, -1 where none is probable enough; p: one for each of them."""
+    """What somebody does. label: position in the header's `actions`; p: one for each of them."""
 
     label: int
     p: tuple[float, ...]
@@ -177,7 +177,7 @@ class RecordJsonl(Node):
     def _header(self, poses: Poses) -> bytes:
         layout = skeleton(poses.skeleton)
         told = self._ctx.studio, layout.name, layout.joints, layout.bones, poses.cameras, self._ctx.graph_sha256
-        header = Header(VERSION, *told, self._acts.labels)
+        header = Header(VERSION, *told, self._acts.names)
         return msgspec.json.encode(header) + b"\n"
 
     def _write(self, fd: int, line: bytes) -> None:

@@ -112,7 +112,7 @@ class ViewMosaic(Node):
             self._said = poses.seq, actions
         seq, said = self._said
         acts = self._acts.of(poses.body.ids, said if 0 <= poses.seq - seq < _WORDS_STAY else None)
-        return [self._acts.labels[act.label] if act is not None and act.label >= 0 else "" for act in acts]
+        return [self._acts.names[act.label] if act is not None and act.label < len(self._acts.labels) else "" for act in acts]
 
     def _due(self, poses: Packet[Poses]) -> bool:
         """Whether this instant is to be drawn. Drawing goes by capture time, so that a view of an offline run is the same."""

@@ -76,12 +76,12 @@ def test_people_are_published_and_recorded_with_body_and_action(acting: StudioFi
     assert done.returncode == 0, done.stderr
     figures = json.loads((acting.folder / "s.json").read_text())
     assert (figures["captured"], figures["published"], figures["balance"]) == (90, 90, 0)
-    assert listener.hello[0]["actions"] == ["standing", "boxing"]
+    assert listener.hello[0]["actions"] == ["standing", "boxing", "unknown"]
     assert [m["seq"] for m in instants] == list(range(30)), "also those whose action failed, in order"
     people = [(m["seq"], person) for m in instants for person in m["people"]]
     assert len(people) > 24
     for seq, person in people:
-        want = None if seq in (4, 11) else {"label": seq % 2, "p": struct.pack("<2f", 0.25, 0.75)}
+        want = None if seq in (4, 11) else {"label": seq % 2, "p": struct.pack("<3f", 0.25, 0.75, 0)}
         assert person["action"] == want
         assert person["body"]["model"] == "posepipe.adult"
         b = {key: np.frombuffer(person["body"][key], "<f4") for key in ("pose", "shape", "root_m")}
@@ -90,7 +90,7 @@ def test_people_are_published_and_recorded_with_body_and_action(acting: StudioFi
         np.testing.assert_allclose(posed.joints_m("smpl24")[0, 0], np.nanmean(xyz_m, axis=0), atol=1e-5)
     recording = read_recording(acting.folder / "out.jsonl")
     recorded = [(i.seq, person) for i in recording for person in i.people]
-    assert recording.header.actions == ("standing", "boxing")
+    assert recording.header.actions == ("standing", "boxing", "unknown")
     assert [(seq, person.action.label if person.action else None) for seq, person in recorded] == [
         (seq, person["action"]["label"] if person["action"] else None) for seq, person in people
     ]

@@ -23,7 +23,7 @@ def test_offline_no_instant_is_lost_and_the_recording_says_what_everybody_did(ha
     figures = json.loads((hall.folder / "out.json").read_text())
     assert (figures["captured"], figures["published"], figures["balance"], figures["dropped"]) == (90, 90, 0, [])
     header, *made = [json.loads(line) for line in (hall.folder / "out.jsonl").read_text().splitlines()]
-    assert header["actions"] == list(LABELS)
+    assert header["actions"] == [*LABELS, "unknown"]
     assert [m["seq"] for m in made] == list(range(30))
     known = ["action" in m["people"][0] for m in made]
     assert not any(known[:4])
@@ -39,7 +39,7 @@ def test_live_subscribers_are_told_the_labels_and_the_probabilities(hall: Studio
     assert json.loads((hall.folder / "out.json").read_text())["balance"] == 0
     given = [p["action"] for m in said for p in m["people"] if p["action"] is not None]
     assert given
-    assert all(len(a["p"]) == 4 * len(LABELS) and 0 <= a["label"] < len(LABELS) for a in given)
+    assert all(len(a["p"]) == 4 * (len(LABELS) + 1) and 0 <= a["label"] <= len(LABELS) for a in given)
 
 
 def test_a_network_that_is_not_there_is_refused_with_what_to_do(hall: StudioFiles) -> None:

@@ -40,7 +40,7 @@ def test_everybody_gets_their_own_and_nobody_another_s(people: list[int], known:
             assert act is not None
             assert act.label == given_actions.label[known.index(person)]
             assert act.p is not None
-            np.testing.assert_array_equal(act.p, given_actions.p[known.index(person)])
+            np.testing.assert_array_equal(act.p, [*given_actions.p[known.index(person)], 0])
 
 
 def test_a_studio_without_actions_has_none() -> None:
@@ -68,7 +68,9 @@ def test_labels_that_changed_while_the_studio_ran_are_left_out_with_one_warning(
 def test_unknown_is_an_answer() -> None:
     (act,) = acts(Studio()).of(np.array([4]), said([4], label=[-1]))
     assert act is not None
-    assert act.label == -1
+    assert acts(Studio()).names[act.label] == "unknown"
+    assert act.p.shape == (4,)
+    assert act.p[-1] == 0
 
 
 def test_probabilities_that_are_no_numbers_are_no_answer() -> None:

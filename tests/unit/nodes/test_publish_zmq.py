@@ -110,11 +110,11 @@ def test_arrays_that_are_views_are_sent_in_order() -> None:
 def test_the_bytes_of_an_action() -> None:
     body = poses(np.zeros((3, JOINTS, 3)), skeleton="coco17")
     p = np.array([0.25, 0.5, 0.25], np.float32)
-    people = sent(body, acts=[Act(1, p), None, Act(-1, p)])["people"]
+    people = sent(body, acts=[Act(1, p), None, Act(2, p)])["people"]
     assert [person["action"] for person in people] == [
         {"label": 1, "p": struct.pack("<3f", 0.25, 0.5, 0.25)},
         None,
-        {"label": -1, "p": struct.pack("<3f", 0.25, 0.5, 0.25)},
+        {"label": 2, "p": struct.pack("<3f", 0.25, 0.5, 0.25)},
     ]
     assert type(people[0]["action"]["label"]) is int
 
@@ -181,7 +181,7 @@ def test_hello_names_the_actions_in_the_order_of_their_numbers() -> None:
     node = opened(caps={**caps("poses", skeleton="coco17"), **caps("actions", actions=("walking", "boxing"))})
     hello = msgpack.unpackb(node._hello)
     node.close()
-    assert hello["actions"] == ["walking", "boxing"]
+    assert hello["actions"] == ["walking", "boxing", "unknown"]
 
 
 def test_a_step_sends_everybody_s_own_action() -> None:
@@ -190,7 +190,7 @@ def test_a_step_sends_everybody_s_own_action() -> None:
     said = Actions(np.array([9]), np.array([1]), np.array([[0.25, 0.75]], np.float32))
     people = [msgpack.unpackb(node._packed(body, actions))["people"] for actions in (said, None)]
     node.close()
-    assert [person["action"] for person in people[0]] == [None, {"label": 1, "p": struct.pack("<2f", 0.25, 0.75)}]
+    assert [person["action"] for person in people[0]] == [None, {"label": 1, "p": struct.pack("<3f", 0.25, 0.75, 0)}]
     assert [person["action"] for person in people[1]] == [None, None]
 
 

@@ -112,11 +112,11 @@ def test_actions_and_bodies_are_read_back(tmp_path: Path, studio: Studio) -> Non
     node.step(packet(2), None)
     node.close()
     recording = read_recording(tmp_path / "a.jsonl")
-    assert recording.header.actions == ("walking", "boxing")
+    assert recording.header.actions == ("walking", "boxing", "unknown")
     (seven, eight), without, bare = (i.people for i in recording)
     assert seven.action is None
     assert eight.action is not None
-    assert (eight.action.label, eight.action.p) == (-1, (0.5, 0.5))
+    assert (eight.action.label, eight.action.p) == (2, (0.5, 0.5, 0))
     assert [p.action for p in without] == [p.action for p in bare] == [None, None]
     assert [p.body for p in bare] == [None, None]
     assert eight.body is None
