@@ -36,8 +36,8 @@ def add(commands: Any) -> None:
         help="the network of smooth.vibe",
         description="Draw people who move before random cameras, triangulate what a detector would see of them, and train. Goes on where it stopped.",
     )
-    _common(one, steps=4_500)
-    one.add_argument("--sequences", type=int, default=6_000, metavar="N", help="sequences to draw, 100 instants each (6000)")
+    _common(one, steps=4_000)
+    one.add_argument("--sequences", type=int, default=10_000, metavar="N", help="sequences to draw, 100 instants each (10000)")
     one.set_defaults(command=_vibe)
     _action_arguments(
         kinds.add_parser(

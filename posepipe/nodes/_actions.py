@@ -11,7 +11,6 @@ from posepipe.pipeline.errors import GraphError
 from posepipe.pipeline.node import Caps, Context
 from posepipe.pipeline.packet import F32, I64, Actions
 
-
 UNKNOWN = "unknown"
 
 

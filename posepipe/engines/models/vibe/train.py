@@ -195,7 +195,7 @@ def _losses(net: SmoothStep, critic: MotionDiscriminator, batch: Batch, plan: Pl
     return {
         "joints": 10 * _length(off).mean(),
         "heads": 4 * _length(heads - real_heads).mean(),
-        "motion": 40 * _length(bent).mean() + 10 * _length(moved).mean(),
+        "motion": 60 * _length(bent).mean() + 10 * _length(moved).mean(),
         "turns": ((rotations - real_rotations) ** 2).sum((-1, -2)).mean() * 0.3,
         "shape": 0.01 * ((torch.stack([s.shape for s in steps[5:]]) - shape) ** 2).mean(),
         "spread": 0.02 * (stated + 12).mean(),
