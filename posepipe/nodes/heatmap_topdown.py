@@ -21,6 +21,8 @@ from posepipe.pipeline.node import Caps, Context, Latest, Node, NodeSettings
 from posepipe.pipeline.packet import F64, FrameSet, Packet, Poses, ViewPoses, readonly
 
 _FOLLOW_NS = 300_000_000  # a skeleton older than this says nothing about where the person is now
+_BESIDE = 2.5
+"""Joints further from the middle of the picture than so many of its sizes are not in it, however the skeleton came about."""
 _MISSES = 3
 _AROUND = 1.3
 
@@ -105,6 +107,7 @@ class HeatmapTopdown(Node):
         self._body = np.array(layout.body)
         self._hips = np.array([layout.index("left_hip"), layout.index("right_hip")])
         project(self._rig, np.zeros((1, 3)))  # compiles, or loads the compiled kernel
+        self._picture_px = np.array([(c.width_px, c.height_px) for c in self._rig.cameras], np.float64)
         self._seen: Packet[Poses] | None = None
         self._speed_m_s = np.zeros(3)
         self._count = self._misses = 0
@@ -182,11 +185,14 @@ class HeatmapTopdown(Node):
         return np.asarray(poses.body.xyz_m[0] + self._speed_m_s * (t_ns - poses.t_capture_ns) / 1e9, np.float64)
 
     def _rois(self, xyz_m: F64, frames: FrameSet) -> Rois:
-        """Regions [C] around the projected skeleton; none where too little of the body is inside the picture."""
+        """Regions [C] around the projected skeleton; none where too little of the body is inside the picture. A joint that lies beside the camera is
+        not looked for: it would make the region as large as it likes."""
         seen = project(self._rig, np.nan_to_num(xyz_m, nan=1e6))
         known = np.isfinite(xyz_m[:, 0])
-        uv_px = np.where(known[:, None], seen.uv_px, np.nan)
-        rois = self._heatmaps.regions.of_joints(uv_px, np.broadcast_to(known, uv_px.shape[:2]).astype(np.float32))
+        with np.errstate(invalid="ignore"):
+            near = (np.abs(seen.uv_px / self._picture_px[:, None] - 0.5) < _BESIDE).all(axis=2) & known
+        uv_px = np.where(near[..., None], seen.uv_px, np.nan)
+        rois = self._heatmaps.regions.of_joints(uv_px, near.astype(np.float32))
         enough = np.count_nonzero(seen.visible[:, self._body] & known[self._body], axis=1) >= self.settings.min_joints
         return Rois(rois.centre_px, np.where(enough, rois.side_px, np.nan), rois.angle_rad)
 

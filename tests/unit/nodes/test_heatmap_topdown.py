@@ -142,6 +142,20 @@ def test_a_skeleton_from_long_ago_is_not_followed(ms: float, followed: bool) -> 
     assert topdown.looks == ([] if followed else [(4, False)])
 
 
+@pytest.mark.parametrize("before_m", [1e-12, 1e-6, 0.01])
+def test_a_joint_beside_the_camera_does_not_make_its_region_endless(before_m: float) -> None:
+    feedback = there(0.3)
+    xyz, camera = np.array(feedback.body.xyz_m), RIG.cameras[1]
+    right, down, forward = camera.camera_from_world[:, :3]
+    xyz[0, 15] = camera.centre_m + 0.4 * right + 0.2 * down + before_m * forward
+    topdown = Topdown()
+    rois = topdown.node._rois(xyz[0].astype(np.float64), instant(0, T0_NS, FRAMES, RIG.names))
+    assert rois.there.all()
+    assert rois.side_px.max() < 3 * WIDTH
+    views = topdown.see(packet(poses(xyz, ids=(7,), cameras=RIG.names)), ms=33)
+    assert np.isfinite(views.uv_px[0][1]).all()
+
+
 def test_a_joint_that_nobody_knows_does_not_matter() -> None:
     feedback = there(0.3)
     xyz = np.array(feedback.body.xyz_m)
