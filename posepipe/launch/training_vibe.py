@@ -16,8 +16,10 @@ from rich.console import Console
 from ..calib.body import Posed, load_body
 from ..calib.body_tables import tables
 from ..calib.motion import read_motion
+from ..calib.sides import mirror_of
 from ..calib.track_samples import posed, resampled, watched
 from ..pipeline.packet import F32, I64
+from ..pipeline.skeleton import COCO17
 from .drawing import hard, kept_out
 from .training import can_train
 
@@ -129,7 +131,7 @@ def _time_first(x: NDArray[Any]) -> F32:
 def _spoil(rng: np.random.Generator, xyz: F32, sigma: F32, conf: F32) -> None:
     """Arrays [N,L,17,...], in place."""
     people, long, joints = conf.shape
-    mirror = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
+    mirror = mirror_of(COCO17)
     for n in range(people):
         if rng.random() < 0.5:
             for j in np.flatnonzero(rng.random(joints) < 0.2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from node_kit import MS, T0_NS
 
@@ -50,22 +50,26 @@ def test_a_stamp_is_late_by_the_shortest_way_so_far_and_by_nothing_else(delays: 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([30, 60, 120]))
 def test_jitter_does_not_reach_the_stamps(seed: int, rate: int) -> None:
-    """Ways of 5 to 45 ms: after two seconds the stamps keep the camera's own intervals to within a millisecond or two. Of 750 such streams one
-    had a step that was 6 ms off, where the shortest way of some seconds was a lucky one."""
+    """Ways of 5 to 45 ms: after two seconds the stamps keep the camera's own intervals to within a millisecond or two. They
+    follow the shortest way so far and nothing else: a stream whose shortest way comes late (one of 750) has a step there, as it must."""
     rng = np.random.default_rng(seed)
     clock, last, steps = CaptureClock(), None, []
-    arrived = 0
+    arrived, least, settled = 0, 2**62, 0
     for i in range(8 * rate):
         captured = T0_NS + i * 1_000_000_000 // rate
         arrived = max(arrived + 1, captured + int(rng.uniform(5, 45) * MS))
         clock.arrived(captured - T0_NS, arrived, None)
         stamp = clock.stamp_ns(captured - T0_NS)
+        least = min(least, arrived - (captured - T0_NS))
+        settled = least if i <= 2 * rate else settled
+        assert stamp == captured - T0_NS + least
         if last is not None and i > 2 * rate:
             steps.append(abs(stamp - last - 1_000_000_000 / rate))
         last = stamp
     assert np.median(steps) < 1000
     assert np.quantile(steps, 0.99) < 2 * MS
-    assert max(steps) < 10 * MS
+    assume(settled - least < 5 * MS)
+    assert max(steps) < 5 * MS
 
 
 @given(st.floats(-200, 200))

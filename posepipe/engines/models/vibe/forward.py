@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Forward(nn.Module):
-    """Forward kinematics. tables: as `posepipe.calib.body.tables` gives them.
+    """Forward kinematics. tables: as `posepipe.calib.body_tables.tables` gives them.
 
     heads [1+K,B,3]: bone heads at rest, mean and by component. parents [B]. skin_bones and skin_shares [S,4], skin_m [1+K,S,4,3]: key points on the skin,
     of each of four bones its share of the offset. points [17,2]: bone (or B + point on the skin) that a key point starts from, and the

@@ -54,11 +54,10 @@ class SmoothStep(nn.Module):
     def __init__(self, tables: Mapping[str, NDArray[Any]], *, features: int = 192, hidden: int = 256, rounds: int = 2) -> None:
         super().__init__()
         self.body = Forward(tables)
-        self.features, self.hidden, self.rounds = features, hidden, rounds
+        self.hidden, self.rounds = hidden, rounds
         eye = torch.eye(3).expand(1, BONES, 3, 3)
         _, rest = self.body(eye, torch.zeros(1, SHAPES), torch.zeros(1, 3))
         self.register_buffer("rest", rest[0], persistent=False)
-        self.register_buffer("upright", six_of(eye).reshape(1, _POSE), persistent=False)
         inputs = WINDOW * (JOINTS * _PER_JOINT + 1) + 2 * 3 * JOINTS + 3 + SHAPES + 1
         self.inward = nn.Sequential(nn.Linear(inputs, features), nn.ReLU(), nn.Linear(features, features))
         self.encoder = Encoder(features, hidden)
