@@ -234,6 +234,8 @@ class Workshop:
             self._beat(part, inbox)
 
     def _beat(self, part: Part, inbox: Inbox, *, closed: bool = False) -> None:
+        # Asked first: a publisher that is closed meanwhile raises, and what was taken to be told would be lost with this beat.
+        subscribers = None if closed else part.subscribers()
         self._entries()
         shared, now_ns = self._shared, time.monotonic_ns()
         nodes = {}
@@ -249,7 +251,7 @@ class Workshop:
         poses = next((p for s in reversed(part.slots.values()) if (p := s.cell.packet) is not None and isinstance(p.body, Poses)), None)
         strange = inbox.strange
         seen, sync = (glance(poses), poses.body.sync) if poses is not None else (None, None)
-        self._tell(letters.Beat(nodes, end_ns.tobytes(), quality, seen, None if closed else part.subscribers(), strange, sync))
+        self._tell(letters.Beat(nodes, end_ns.tobytes(), quality, seen, subscribers, strange, sync))
         if shared.trace is not None:
             packets, captures = shared.trace.take()
             for at in range(0, max(len(packets), len(captures)), _SPANS_AT_ONCE):
