@@ -24,6 +24,7 @@ _FOLLOW_NS = 300_000_000  # a skeleton older than this says nothing about where 
 _BESIDE = 2.5
 """Joints further from the middle of the picture than so many of its sizes are not in it, however the skeleton came about."""
 _MISSES = 3
+_COMPARED = 4  # of the detector's looks at a person in fewer views than there are, every so many are at everybody
 _AROUND = 1.3
 
 
@@ -33,7 +34,8 @@ class HeatmapTopdown(Node):
     While a skeleton comes back through `feedback`, it is moved on by its own speed and projected into each view to place the crops;
     every `detect_every` instants the person detector looks at one view and confirms it. While nobody is followed, the detector looks at all
     views, and people are those whose detections meet in space, the one seen by most views first: a bystander seen by two cameras
-    does not displace the performer seen by four. One person for now (`max_people: 1`).
+    does not displace the performer seen by four. Whoever is followed in fewer views than there are is compared with the others now and
+    then, so that a bystander who was found while cameras were missing is left again. One person for now (`max_people: 1`).
 
     Any network with a card for the joints of one person will do, also one's own (docs/models.md); the skeleton is that of its card.
     """
@@ -119,18 +121,19 @@ class HeatmapTopdown(Node):
     def step(self, frames: FrameSet, poses: Latest[Packet[Poses]]) -> ViewPoses:
         self._count += 1
         xyz_m = self._expected(poses, frames.t_capture_ns)
+        rois: Rois | None = None
+        ids = np.full(1, -1, np.int64)
         if xyz_m is not None:
             assert poses is not None
-            rois = self._rois(xyz_m, frames)
-            if self._count % self.settings.detect_every == 0 and not self._confirmed(frames, xyz_m, rois):
-                self._lost_seq, xyz_m = poses.seq, None
-        ids = poses.body.ids[:1] if poses is not None and xyz_m is not None else np.full(1, -1, np.int64)
-        if xyz_m is None:
-            found = self._search(frames)
-            if found is None:
-                return self._views(frames, np.zeros(0, np.int64), None)
-            rois = found
-        return self._views(frames, ids, rois)
+            rois = followed = self._rois(xyz_m, frames)
+            if self._count % self.settings.detect_every == 0:
+                rois = (self._seen_by_more(frames, followed) or followed) if self._confirmed(frames, xyz_m, followed) else None
+            if rois is followed:
+                ids = poses.body.ids[:1]
+            else:
+                self._lost_seq = poses.seq
+        rois = rois or self._search(frames)
+        return self._views(frames, ids if rois is not None else np.zeros(0, np.int64), rois)
 
     def _views(self, frames: FrameSet, ids: np.ndarray[tuple[int], np.dtype[np.int64]], rois: Rois | None) -> ViewPoses:
         """Run the network on the regions [C] of one person (None: nobody)."""
@@ -210,6 +213,15 @@ class HeatmapTopdown(Node):
         near = any(np.linalg.norm(d.points_px[0] - hips_px) < 0.25 * rois.side_px[view] for d in found)
         self._misses = 0 if near else self._misses + 1
         return self._misses < _MISSES
+
+    def _seen_by_more(self, frames: FrameSet, rois: Rois) -> Rois | None:
+        """Regions [C] of somebody whom more views see than the followed person, looked for while some view does not see that one."""
+        views, look = list(frames.sync.views), self._count // self.settings.detect_every
+        count = np.count_nonzero(rois.there[views])
+        if look % _COMPARED or count == len(views):
+            return None
+        other = self._search(frames)
+        return other if other is not None and np.count_nonzero(other.there) > count else None
 
     def _search(self, frames: FrameSet) -> Rois | None:
         """Regions [C] of the person whom most views agree on, or None."""
