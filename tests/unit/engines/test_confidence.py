@@ -5,7 +5,8 @@ import onnxruntime
 import pytest
 
 from posepipe.calib.sides import mirror_of
-from posepipe.engines.confidence import AGREEMENTS, KINDS, SHAPES, Confidence, describe, network_file
+from posepipe.engines import device, runtimes
+from posepipe.engines.confidence import AGREEMENTS, KINDS, SHAPES, Confidence, describe, network_file, on_processor
 from posepipe.engines.engine import EngineOptions
 from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
@@ -165,3 +166,46 @@ def test_a_file_of_another_shape_is_refused(tmp_path):
 def test_every_joint_has_a_kind():
     assert [KINDS[COCO17.index(j)] for j in ("nose", "left_ear", "right_shoulder", "left_ankle")] == [0, 0, 1, 6]
     assert np.array_equal(KINDS, KINDS[MIRROR])
+
+
+@pytest.fixture
+def with_gpu(monkeypatch):
+    """A machine where a plan would be made: a GPU, TensorRT for RTX and pycuda."""
+    there = device.Driver((device.Gpu("Made Up 9000", "sm89"),), "13.0")
+    versions = {"tensorrt": "10.13", "tensorrt_rtx": "1.7.1", "pycuda": "2026.1"}
+    real = runtimes.version_of
+    monkeypatch.setattr(device, "driver", lambda: there)
+    monkeypatch.setattr(runtimes, "driver", lambda: there)
+    monkeypatch.setattr(runtimes, "version_of", lambda name: versions.get(name) or real(name))
+
+
+@pytest.mark.parametrize("asked", [{}, {"device": "cuda"}, {"runtime": "tensorrt_rtx"}, {"runtime": "tensorrt", "device": "cuda:0"}])
+def test_beside_networks_on_a_gpu_it_runs_on_the_processor_and_says_so(with_gpu, asked):
+    """A plan would be refused: nobody states the number of views."""
+    options = EngineOptions(**{"threads": 1, "precision": "fp32", **asked})
+    assert runtimes.choose(options, network_file())[0] in ("tensorrt", "tensorrt_rtx")
+    network = Confidence(options)
+    assert network.engine.runtime in runtimes.ON_CPU
+    assert network.engine.device == "CPU"
+    assert network.engine.reason.startswith(
+        "on the processor by rule: it is small, and takes any number of views, which a plan for a GPU does"
+    )
+    maps, order, agreement, conf = (
+        peaks((30, 30)),
+        np.arange(17)[None, None],
+        np.zeros((1, 1, 17, AGREEMENTS), np.float32),
+        np.full((1, 1, 17), 0.8),
+    )
+    reference = Confidence(CPU)
+    assert network(maps, order, agreement, conf) == pytest.approx(reference(maps, order, agreement, conf), abs=1e-3)
+    network.close()
+    reference.close()
+
+
+def test_where_a_processor_is_meant_nothing_is_changed(monkeypatch):
+    monkeypatch.setattr(device, "driver", lambda: device.Driver(why="no NVIDIA driver"))
+    for options in (CPU, EngineOptions(), EngineOptions(runtime="torch", device="cpu")):
+        assert on_processor(options) == (options, "")
+    moved, why = on_processor(EngineOptions(runtime="torch", device="cuda:1", precision="fp32", threads=3))
+    assert moved == EngineOptions(runtime="torch", device="cpu", precision="fp32", threads=3)
+    assert why
