@@ -21,7 +21,7 @@ from torch import Tensor
 from ..pipeline.errors import EngineError
 from .convert import stays_wide
 from .engine import Arrays, Engine, EngineOptions, Precision
-from .torch_operators import Reader, Step
+from .torch_reader import Reader, Step
 
 _LOG = logging.getLogger("posepipe.engines")
 _FLOATS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,7 +32,8 @@ class TorchEngine(Engine):
     """One network. precision auto: fp32 on a processor, as the reference; fp16 on a GPU. In bf16 and fp16, what a conversion to float16 leaves in
     float32 (`convert.to_fp16`) is float32 here too: sums, exponentials, and what is behind the last layers with weights.
 
-    On a GPU every batch size is captured once as a CUDA graph and replayed (batches above `max_batch` run without). When a GPU's memory is
+    On a GPU every batch size is captured once as a CUDA graph and replayed (batches above `max_batch` run without), and so is every other size that the
+    file leaves open. When a GPU's memory is
     full, what was captured is freed and batches are halved from then on, with a warning. threads: of the whole process, which is how torch
     counts them; so is that fp32 on a GPU is float32, not TF32 (10 of 23 bits), which torch takes by itself. GPUs: not run on a device for this release.
     """
@@ -54,7 +55,7 @@ class TorchEngine(Engine):
         self.inputs, self.outputs = reader.inputs, reader.outputs
         self._steps, self._constants = reader.steps, reader.tensors
         self._last = _last_uses(self._steps, [o.name for o in self.outputs])
-        self._replays: list[dict[int, _Replay]] = [{} for _ in range(options.instances)]
+        self._replays: list[dict[tuple[tuple[int, ...], ...], _Replay]] = [{} for _ in range(options.instances)]
         self._most = options.max_batch if gpu else 0
         self._fits = 0
         self.runtime, self.precision, self.instances = "torch", precision, options.instances
@@ -92,16 +93,17 @@ class TorchEngine(Engine):
             found = self._compute({name: tensor.to(self._device) for name, tensor in given.items()})
         else:
             with torch.cuda.device(self._device):
-                replays = self._replays[instance]
-                if (replay := replays.get(batch)) is None:
-                    replay = replays[batch] = _Replay(self._compute, {name: tensor.to(self._device) for name, tensor in given.items()})
+                replays, sizes = self._replays[instance], tuple(inputs[spec.name].shape for spec in self.inputs)
+                if (replay := replays.get(sizes)) is None:
+                    replay = replays[sizes] = _Replay(self._compute, {name: tensor.to(self._device) for name, tensor in given.items()})
                 found = replay.run(given)  # another instance that is out of memory may have cleared what is kept since
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
     def _compute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = {**self._constants, **inputs}
         for step, done in zip(self._steps, self._last, strict=True):
-            result = step.run(*(_as(step.floats, values[name]) if name else None for name in step.inputs))
+            given = (_as(step.floats, values[name]) if name else None for name in step.inputs)
+            result = step.run(*given, *(values[name] for name in step.like))
             values.update(zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True))
             for name in done:
                 del values[name]
@@ -112,7 +114,7 @@ class TorchEngine(Engine):
 
 
 class _Replay:
-    """One batch size, captured as a CUDA graph: the same kernels on the same memory every time, without the interpreter in between.
+    """One shape of the inputs, captured as a CUDA graph: the same kernels on the same memory every time, without the interpreter in between.
 
     After PyTorch's notes on CUDA graphs (warm-up on a side stream, then capture). Not run on a device for this release.
     """
@@ -173,7 +175,7 @@ def _last_uses(steps: Sequence[Step], outputs: Sequence[str]) -> list[list[str]]
     """For every step the values that nobody needs after it: freeing them keeps a large batch in memory."""
     later, found = set(outputs), []
     for step in reversed(steps):
-        names = {n for n in (*step.inputs, *step.outputs) if n} - later
+        names = {n for n in (*step.inputs, *step.like, *step.outputs) if n} - later
         found.append(sorted(names))
         later |= names
     return found[::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -151,3 +152,43 @@ def test_fp32_on_a_gpu_is_float32_throughout(tmp_path: Path, monkeypatch: pytest
     finally:
         for one, value in zip(how, before, strict=True):
             one.allow_tf32 = value
+
+
+@pytest.mark.parametrize(
+    ("how", "lengths", "says"),
+    [
+        ({}, "", "GRU of node 'y' with linear_before_reset is not known here"),
+        ({"linear_before_reset": 1, "direction": "reverse"}, "", "with direction is not known"),
+        ({"linear_before_reset": 1, "clip": 1.0}, "", "with clip is not known"),
+        ({"linear_before_reset": 1, "activations": ["Relu", "Tanh"]}, "", "with activations is not known"),
+        ({"linear_before_reset": 1}, "lengths", "with lengths is not known"),
+    ],
+)
+def test_recurrent_cells_that_pytorch_does_not_export_are_refused(made: Made, how: dict[str, Any], lengths: str, says: str) -> None:
+    node = helper.make_node("GRU", ["x", "w", "r", "", lengths], ["y"], hidden_size=3, **how)
+    constants = {"w": noise(1, 9, 2), "r": noise(1, 9, 3), "lengths": np.array([1, 1], np.int32)}
+    with pytest.raises(EngineError, match=says):
+        engine(made([node], {"x": [1, 2, 2]}, {"y": [None] * 4}, constants))
+
+
+def test_what_is_captured_for_some_sizes_is_not_replayed_for_others(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of views may change between two runs of the same batch. No GPU is needed: what is captured is made up."""
+    captured: list[tuple[int, ...]] = []
+
+    class Capture:
+        def __init__(self, compute: Any, inputs: Any) -> None:
+            self._shape, self._compute = tuple(inputs["x"].shape), compute
+            captured.append(self._shape)
+
+        def run(self, given: Any) -> Any:
+            assert tuple(given["x"].shape) == self._shape
+            return self._compute(given)
+
+    monkeypatch.setattr(runtime, "_Replay", Capture)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    one = engine(made([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", "v", 3]}, {"y": ["n", "v", 3]}))
+    monkeypatch.setattr(one, "_most", 4)
+    for shape in ((2, 4, 3), (2, 3, 3), (2, 4, 3), (1, 4, 3), (5, 4, 3)):
+        x = noise(*shape)
+        assert one({"x": x})["y"] == pytest.approx(np.maximum(x, 0))
+    assert captured == [(2, 4, 3), (2, 3, 3), (1, 4, 3)]  # more than `max_batch` are run without
