@@ -211,7 +211,12 @@ class _Build:
         timings = self._timings(config)
         plan = parts.builder.build_serialized_network(parts.network, config)
         if plan is None:
-            hint = "run it with another runtime"
+            turing = self.name == "tensorrt_rtx" and self.capability == "sm75"
+            hint = (
+                "for Turing GPUs it has no float32 products: write `runtime: tensorrt`, or `device: cpu`"
+                if turing
+                else "run it with another runtime"
+            )
             raise EngineError(f"{self.name} cannot build this network: {told.last()}", where=str(self.source), hint=hint)
         if timings is not None and (learned := config.get_timing_cache()) is not None:
             try:

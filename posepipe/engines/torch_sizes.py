@@ -115,7 +115,7 @@ class Known:
 
     def refuse(self, node: NodeProto, why: str) -> EngineError:
         """The error for an operator."""
-        hint = "write `runtime: auto`; torch runs the operators of the networks that posepipe has cards for"
+        hint = "write `runtime: auto`; docs/engines.md says which networks torch runs"
         return EngineError(f"the operator {node.op_type} of node {node.name or node.output[0]!r} {why}", where=self._where, hint=hint)
 
     def _moves(self, node: NodeProto) -> bool:

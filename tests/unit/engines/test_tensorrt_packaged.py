@@ -76,6 +76,15 @@ def test_none_that_comes_along_is_left_out() -> None:
 
 
 @rtx
+def test_float32_products_on_turing_are_refused_with_what_to_write() -> None:
+    """Lifters, smoothers and actions run in float32 whatever the studio file says."""
+    card = asset("lifter.baseline")
+    with pytest.raises(EngineError, match=r"tensorrt_rtx cannot build this network: .*FP32 GEMM is not supported") as e:
+        build_plan(card.path("lifter.onnx"), options=EngineOptions(runtime="tensorrt_rtx", precision="fp32"), capability="sm75")
+    assert e.value.hint == "for Turing GPUs it has no float32 products: write `runtime: tensorrt`, or `device: cpu`"
+
+
+@rtx
 def test_confidences_of_any_number_of_views_are_no_plan() -> None:
     """Why a studio runs them on the processor."""
     with pytest.raises(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -19,6 +20,13 @@ from tests.unit.engines.torch_kit import both, engine, noise
 F32 = NDArray[np.float32]
 
 
+def file(name: str) -> Path:
+    return asset(name).path(asset(name).files[0].name)
+
+
+MEMORY = next(v for v in onnx.load(file("vibe.smooth")).graph.input if v.name == "state").type.tensor_type.shape.dim[1].dim_value
+
+
 def share(*shape: int, seed: int = 0) -> F32:
     return np.random.default_rng(seed).random(shape, np.float32)
 
@@ -27,7 +35,7 @@ def people(n: int) -> dict[str, F32]:
     """A window of vibe.smooth in which four of five joints are seen, of people who begin."""
     window = noise(n, 9, 17, 5)
     window[..., 3], window[..., 4] = 0.02, share(n, 9, 17) < 0.8
-    return {"state": np.zeros((n, 781), np.float32), "window": window, "after_s": np.full((n, 9), 0.03, np.float32)}
+    return {"state": np.zeros((n, MEMORY), np.float32), "window": window, "after_s": np.full((n, 9), 0.03, np.float32)}
 
 
 def views(n: int, v: int) -> dict[str, F32]:
@@ -44,10 +52,6 @@ INPUTS: dict[str, list[dict[str, F32]]] = {
 }
 # A share of the largest number of an output. bf16 keeps 8 binary digits; what is smoothed is 20 layers deep, and goes in again.
 NEAR = {"fp32": 1e-5, "bf16": 0.05}
-
-
-def file(name: str) -> Path:
-    return asset(name).path(asset(name).files[0].name)
 
 
 def test_all_that_come_along_are_here() -> None:
