@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError, did_you_mean
 from .assets import Asset, catalogue, find
-from .engine import Contract, EngineOptions, for_small, open_engine
+from .engine import Contract, EngineOptions, open_small
 
 F32 = NDArray[np.float32]
 CLIP = (24, 13, 7)
@@ -69,7 +69,7 @@ class ActionNetwork:
         the studio's networks are stubs. Raises PullError when it is not here, EngineError when it cannot be run or is of another shape."""
         card = action_card(name)
         self._name, self.labels = name, card.labels
-        self.engine = open_engine(_file(card), for_small(options), contract=Contract.of(card.inputs, card.outputs))
+        self.engine = open_small(_file(card), options, contract=Contract.of(card.inputs, card.outputs))
         (self._input,), (self._output,) = card.inputs, card.outputs
         try:
             for people in range(1, batch + 1):

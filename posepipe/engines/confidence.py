@@ -12,15 +12,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ..pipeline.skeleton import COCO17, Skeleton
-from . import device
 from .card import TensorCard
-from .engine import Contract, EngineOptions, open_engine
+from .engine import Contract, EngineOptions, open_small
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -168,30 +166,14 @@ def network_file() -> Path:
     return Path(str(resources.files("posepipe.engines.models.triangulation") / "confidence.onnx"))
 
 
-def on_processor(options: EngineOptions) -> tuple[EngineOptions, str]:
-    """The options with which the network is opened, and why they are others: "" where they mean a processor anyway.
-
-    A plan of TensorRT holds for one number of views, and this network takes any; it has 16,000 weights, what goes into it is counted on the processor,
-    and triangulation, which waits for its answer, goes on there.
-    """
-    plans = options.runtime in ("tensorrt", "tensorrt_rtx")
-    if options.device == "cpu" or not (plans or options.device != "auto" or device.driver().gpus):
-        return options, ""
-    moved = msgspec.structs.replace(options, runtime="auto" if plans else options.runtime, device="cpu")
-    return moved, "on the processor by rule: it is small, and takes any number of views, which a plan for a GPU does not"
-
-
 class Confidence:
     """The opened network. Not for several threads at once. engine: what runs it, on the processor also where the studio's networks run on a GPU
-    (`on_processor`)."""
+    (`open_small`)."""
 
     def __init__(self, options: EngineOptions, layout: Skeleton = COCO17, *, path: Path | None = None) -> None:
         """layout: of the key points that are to be weighted. path: instead of the shipped file. Raises EngineError when it cannot be run or is
         of another shape."""
-        options, why = on_processor(options)
-        self.engine = open_engine(path or network_file(), options, contract=Contract.of(INPUTS, OUTPUTS))
-        if why:
-            self.engine.reason = f"{why}; {self.engine.reason}"
+        self.engine = open_small(path or network_file(), options, contract=Contract.of(INPUTS, OUTPUTS))
         self._at = np.array([layout.index(joint) for joint in COCO17.joints])
         self._coco = np.zeros(len(layout.joints), np.int64)
         self._coco[self._at] = np.arange(len(self._at))

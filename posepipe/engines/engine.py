@@ -171,11 +171,25 @@ class Engine(abc.ABC):
         raise EngineError(f"the network takes {wanted}; given was {given}", where=self.runtime)
 
 
+_PLANS = ("tensorrt", "tensorrt_rtx")
+
+
 def for_small(options: EngineOptions) -> EngineOptions:
-    """The options for a network of about a million numbers: one thread, since every layer would wait longer for a second one than it saves (tens of
-    milliseconds where the processors are busy); float32; and no stub."""
-    runtime: Any = "auto" if options.runtime == "stub" else options.runtime
-    return msgspec.structs.replace(options, runtime=runtime, precision="fp32", threads=1)
+    """The options for a network of up to some million numbers: on the processor, also where the studio's networks run on a GPU, since what goes in is
+    counted there and what comes out is waited for there; on one thread, since every layer would wait longer for a second one than it saves (tens of
+    milliseconds where the processors are busy); in float32; and no stub."""
+    runtime: Any = "auto" if options.runtime in ("stub", *_PLANS) else options.runtime
+    return msgspec.structs.replace(options, runtime=runtime, device="cpu", precision="fp32", threads=1)
+
+
+def open_small(path: Path, options: EngineOptions, *, contract: Contract) -> Engine:
+    """Open such a network, as `open_engine` does. The engine's reason says so where a GPU was meant."""
+    from . import device
+
+    engine = open_engine(path, for_small(options), contract=contract)
+    if options.device != "cpu" and (options.runtime in _PLANS or options.device != "auto" or device.driver().gpus):
+        engine.reason = f"on the processor by rule: it is small; {engine.reason}"
+    return engine
 
 
 def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None = None, answers: Arrays | None = None) -> Engine:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..pipeline.errors import EngineError, did_you_mean
 from ..pipeline.skeleton import COCO17
 from .assets import Asset, catalogue, find
-from .engine import Contract, EngineOptions, for_small, open_engine
+from .engine import Contract, EngineOptions, open_small
 
 F32 = NDArray[np.float32]
 INPUTS = 54
@@ -50,7 +50,7 @@ class LifterNetwork:
         the studio's networks are stubs. Raises PullError when it is not here, EngineError when it cannot be run or is of another shape."""
         card = lifter_card(name)
         self._name = name
-        self.engine = open_engine(_file(card), for_small(options), contract=Contract.of(card.inputs, card.outputs))
+        self.engine = open_small(_file(card), options, contract=Contract.of(card.inputs, card.outputs))
         (self._input,) = card.inputs
         for people in range(1, batch + 1):
             self(np.zeros((people, INPUTS), np.float32))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..pipeline.errors import EngineError, did_you_mean
 from ..pipeline.skeleton import COCO17
 from .assets import Asset, catalogue, find
-from .engine import Contract, EngineOptions, fits, for_small, open_engine
+from .engine import Contract, EngineOptions, fits, open_small
 
 F32 = NDArray[np.float32]
 WINDOW, JOINTS, BONES, SHAPES = 9, len(COCO17.joints), 24, 16
@@ -80,7 +80,7 @@ class SmootherNetwork:
         it cannot be run or is of another shape."""
         card = smoother_card(name)
         self._name = name
-        self.engine = open_engine(_file(card), for_small(options), contract=Contract.of(card.inputs, card.outputs))
+        self.engine = open_small(_file(card), options, contract=Contract.of(card.inputs, card.outputs))
         self.memory = next(s.shape[1] for s in self.engine.inputs if s.name == "state")
         if self.memory < 1:
             self.engine.close()

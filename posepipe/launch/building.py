@@ -15,8 +15,8 @@ from rich.table import Table
 
 from posepipe.calib.rig import Rig
 from posepipe.engines import cache
-from posepipe.engines.assets import catalogue, home
-from posepipe.engines.engine import EngineOptions, RuntimeName, open_engine
+from posepipe.engines.assets import catalogue, find, home
+from posepipe.engines.engine import EngineOptions, RuntimeName, for_small, open_engine
 from posepipe.engines.runtimes import runtimes
 from posepipe.engines.timings import random_inputs
 from posepipe.pipeline.errors import EngineError, PullError
@@ -76,7 +76,7 @@ def architectures(text: str) -> list[str]:
 def _here(name: str, path: Path, options: EngineOptions, *, batch: int) -> bool:
     """Open the network as its node would, run it for every batch size so that all its variants are compiled, and say what happened."""
     start = time.perf_counter()
-    with cache.watched() as seen, open_engine(path, options) as engine:
+    with cache.watched() as seen, open_engine(path, for_small(options) if _is_small(name) else options) as engine:
         for n in range(1, batch + 1):
             if (inputs := random_inputs(engine.inputs, n)) is not None:
                 engine(inputs)
@@ -84,6 +84,11 @@ def _here(name: str, path: Path, options: EngineOptions, *, batch: int) -> bool:
     how = next((h for h in ("not kept", "built", "kept") if any(b.how == h for b in mine)), "nothing to compile")
     print(f"{name}: {engine.runtime} {engine.precision} ({engine.device}), {time.perf_counter() - start:.2f} s, {how} ({engine.reason})")
     return how != "not kept"
+
+
+def _is_small(name: str) -> bool:
+    """Whether a node opens it with `open_small`: a network of pictures or volumes has a decoder, one of numbers has none."""
+    return (name in catalogue() or name.endswith(".toml")) and not find(name).decoder
 
 
 def _ahead(wanted: Mapping[str, Path], options: EngineOptions, targets: list[str]) -> int:
@@ -100,6 +105,9 @@ def _ahead(wanted: Mapping[str, Path], options: EngineOptions, targets: list[str
     options = msgspec.structs.replace(options, runtime=runtime)
     failed = 0
     for name, path in wanted.items():
+        if _is_small(name):
+            print(f"{name}: runs on the processor by rule, so there is nothing to build for a GPU")
+            continue
         for target in targets:
             start = time.perf_counter()
             with cache.watched() as seen:

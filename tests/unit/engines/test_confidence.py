@@ -6,7 +6,7 @@ import pytest
 
 from posepipe.calib.sides import mirror_of
 from posepipe.engines import device, runtimes
-from posepipe.engines.confidence import AGREEMENTS, KINDS, SHAPES, Confidence, describe, network_file, on_processor
+from posepipe.engines.confidence import AGREEMENTS, KINDS, SHAPES, Confidence, describe, network_file
 from posepipe.engines.engine import EngineOptions
 from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
@@ -187,9 +187,7 @@ def test_beside_networks_on_a_gpu_it_runs_on_the_processor_and_says_so(with_gpu,
     network = Confidence(options)
     assert network.engine.runtime in runtimes.ON_CPU
     assert network.engine.device == "CPU"
-    assert network.engine.reason.startswith(
-        "on the processor by rule: it is small, and takes any number of views, which a plan for a GPU does"
-    )
+    assert network.engine.reason.startswith("on the processor by rule: it is small")
     maps, order, agreement, conf = (
         peaks((30, 30)),
         np.arange(17)[None, None],
@@ -202,10 +200,10 @@ def test_beside_networks_on_a_gpu_it_runs_on_the_processor_and_says_so(with_gpu,
     reference.close()
 
 
-def test_where_a_processor_is_meant_nothing_is_changed(monkeypatch):
+@pytest.mark.parametrize("asked", [{}, {"runtime": "openvino"}, {"runtime": "stub"}, {"runtime": "onnxruntime", "device": "cpu"}])
+def test_where_a_processor_is_meant_nothing_is_said(monkeypatch, asked):
     monkeypatch.setattr(device, "driver", lambda: device.Driver(why="no NVIDIA driver"))
-    for options in (CPU, EngineOptions(), EngineOptions(runtime="torch", device="cpu")):
-        assert on_processor(options) == (options, "")
-    moved, why = on_processor(EngineOptions(runtime="torch", device="cuda:1", precision="fp32", threads=3))
-    assert moved == EngineOptions(runtime="torch", device="cpu", precision="fp32", threads=3)
-    assert why
+    network = Confidence(EngineOptions(**asked))
+    assert (network.engine.device, network.engine.precision) == ("CPU", "fp32")
+    assert "by rule" not in network.engine.reason
+    network.close()

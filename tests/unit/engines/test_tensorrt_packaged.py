@@ -21,7 +21,7 @@ rtx = pytest.mark.skipif(
     reason="tensorrt_rtx is not installed (pip install tensorrt-rtx-cu13, 95 MB to download)",
 )
 
-# What cards leave open beside the batch. A studio runs the confidences on the processor (`posepipe.engines.confidence.on_processor`).
+# What cards leave open beside the batch. A studio runs the confidences on the processor (`posepipe.engines.engine.open_small`).
 OPEN: dict[str, dict[str, tuple[int, ...]]] = {
     "triangulation.confidence": {"shapes": (-1, 4, 17, 14), "agreement": (-1, 4, 17, 10), "seen": (-1, 4, 17)}
 }

@@ -182,6 +182,19 @@ def test_plans_are_built_for_every_gpu_that_is_named(hall: Path, network: Path, 
     assert ", kept (" in capsys.readouterr().out
 
 
+def test_small_networks_are_compiled_as_their_nodes_open_them_and_not_for_gpus(
+    hall: Path, network: Path, compiler: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(building, "networks", lambda plan, rig: {"vibe.smooth": network, "triangulation.slim": network})
+    assert cli.main(["build", str(hall), "--for", "sm75"]) == 0
+    assert compiler == [("twice.onnx", "tensorrt_rtx", "sm75")]
+    assert capsys.readouterr().out.splitlines()[0] == "vibe.smooth: runs on the processor by rule, so there is nothing to build for a GPU"
+    assert cli.main(["build", str(hall), "--set", "engines.runtime=openvino", "--set", "engines.precision=bf16"]) == 0
+    small, large = capsys.readouterr().out.splitlines()
+    assert small.startswith("vibe.smooth: openvino fp32 (CPU), ")
+    assert large.startswith("triangulation.slim: openvino bf16 (CPU), ")
+
+
 def test_for_is_tensorrts(hall: Path, network: Path, compiler: list[Any], capsys: Any) -> None:
     assert cli.main(["build", str(hall), "--for", "sm89", "--set", "engines.runtime=openvino"]) == 2
     assert "--for is for TensorRT, engines: names openvino" in capsys.readouterr().err
