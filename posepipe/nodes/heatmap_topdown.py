@@ -24,7 +24,7 @@ _FOLLOW_NS = 300_000_000  # a skeleton older than this says nothing about where 
 _BESIDE = 2.5
 """Joints further from the middle of the picture than so many of its sizes are not in it, however the skeleton came about."""
 _MISSES = 3
-_COMPARED = 4  # of the detector's looks at a person in fewer views than there are, every so many are at everybody
+_COMPARED = 4  # of the detector's looks at a person in few views, every so many are at everybody
 _AROUND = 1.3
 
 
@@ -34,8 +34,8 @@ class HeatmapTopdown(Node):
     While a skeleton comes back through `feedback`, it is moved on by its own speed and projected into each view to place the crops;
     every `detect_every` instants the person detector looks at one view and confirms it. While nobody is followed, the detector looks at all
     views, and people are those whose detections meet in space, the one seen by most views first: a bystander seen by two cameras
-    does not displace the performer seen by four. Whoever is followed in fewer views than there are is compared with the others now and
-    then, so that a bystander who was found while cameras were missing is left again. One person for now (`max_people: 1`).
+    does not displace the performer seen by four. Whoever is followed in no more than half of the views is compared with the others
+    now and then, so that a bystander who was found while cameras were missing is left again. One person for now (`max_people: 1`).
 
     Any network with a card for the joints of one person will do, also one's own (docs/models.md); the skeleton is that of its card.
     """
@@ -215,10 +215,11 @@ class HeatmapTopdown(Node):
         return self._misses < _MISSES
 
     def _seen_by_more(self, frames: FrameSet, rois: Rois) -> Rois | None:
-        """Regions [C] of somebody whom more views see than the followed person, looked for while some view does not see that one."""
+        """Regions [C] of somebody whom more views see than the followed person, looked for while no more than half of the views see that one: who
+        only steps out of one of many pictures is not exchanged for a bystander."""
         views, look = list(frames.sync.views), self._count // self.settings.detect_every
         count = np.count_nonzero(rois.there[views])
-        if look % _COMPARED or count == len(views):
+        if look % _COMPARED or 2 * count > len(views):
             return None
         other = self._search(frames)
         return other if other is not None and np.count_nonzero(other.there) > count else None
