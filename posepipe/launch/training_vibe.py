@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ..calib.body import Posed, load_body
+from ..calib.body import Posed, load_body, rotations_of_6d
 from ..calib.body_tables import tables
 from ..calib.motion import read_motion
 from ..calib.sides import mirror_of
@@ -31,6 +31,11 @@ _COUNT, _AHEAD = 32, 8
 _BATCH, _JUDGED, _SHAPES = 48, 120, 3
 _RATES, _CHANCES = (30.0, 60.0, 25.0, 20.0, 15.0), (0.5, 0.25, 0.1, 0.1, 0.05)
 _OCCLUDED = 0.25
+_CALM, _LEAST = 0.3, 0.25
+"""The share of the windows whose errors are smaller than a detector's, and how small at least: with good cameras the truth is where they say."""
+_APART, _APART_M, _MOST, _SURE_M, _KNOWN = 0.3, 0.02, 1.5, 0.004, 0.5
+"""The share of the windows in which key points lie elsewhere than the body's, how far (standard deviation in each axis; up to so many times that for one
+person), and the share that begin with somebody who is known already: how his key points lie then is known to within `_SURE_M`."""
 _BENT_RAD, _BENT = 0.7, 0.6
 """How far limbs are bent in training, and in what share of the sequences: few people were recorded, and hardly with their arms up."""
 
@@ -116,16 +121,41 @@ def batches(drawn: Sequences, *, seed: int, size: int = _BATCH) -> Iterator[Batc
         at += rng.integers(0, np.maximum(LENGTH - at[:, -1:], 1), size=(size, 1))
         pick = rows[:, None], np.minimum(at, LENGTH - 1)
         xyz, sigma, conf = drawn.xyz_m[pick].copy(), drawn.sigma_m[pick].copy(), drawn.conf[pick].copy()
+        truth = drawn.joints_m[pick]
+        _calm(rng, xyz, truth, sigma)
+        apart_m, moved = _apart(rng, drawn.six[pick])
+        xyz, truth = xyz + moved, truth + moved
         _spoil(rng, xyz, sigma, conf)
         ahead = np.where(rng.random(size) < 0.6, 0, rng.integers(1, _AHEAD + 1, size))
         now = pick[0], pick[1][:, :_COUNT]
         xyz, sigma, conf, t_s = (_time_first(x) for x in (xyz, sigma, conf, at / drawn.fps[rows, None]))
-        joints, six, root = (_time_first(x[now]) for x in (drawn.joints_m, drawn.six, drawn.root_m))
-        yield Batch(xyz, sigma, conf, t_s, ahead, joints, six, root, drawn.shape[rows])
+        joints = _time_first(truth[:, :_COUNT])
+        six, root = (_time_first(x[now]) for x in (drawn.six, drawn.root_m))
+        told = apart_m + rng.normal(0, _SURE_M, apart_m.shape).astype(np.float32)
+        yield Batch(xyz, sigma, conf, t_s, ahead, joints, six, root, drawn.shape[rows], told, rng.random(size) < _KNOWN)
 
 
 def _time_first(x: NDArray[Any]) -> F32:
     return np.ascontiguousarray(x.swapaxes(0, 1), np.float32)
+
+
+def _calm(rng: np.random.Generator, xyz: F32, truth: F32, sigma: F32) -> None:
+    """Take part of the errors of some windows away: xyz and truth [N,L,17,3], sigma [N,L,17], which knows of it half of the time; in place."""
+    people = len(xyz)
+    share = np.where(rng.random(people) < _CALM, rng.uniform(_LEAST, 1.0, people), 1.0).astype(np.float32)[:, None, None]
+    xyz -= (1 - share[..., None]) * (xyz - truth)
+    sigma *= np.where(rng.random(people)[:, None, None] < 0.5, share, np.float32(1))
+
+
+def _apart(rng: np.random.Generator, six: F32) -> tuple[F32, F32]:
+    """How far people's key points lie from the body's in the frames of its bones [N,17,3], nothing for most, and in the world [N,L,17,3]; six [N,L,24,6]."""
+    from ..engines.models.vibe.smooth import CARRIED_BY
+
+    people = len(six)
+    size_m = _APART_M * rng.uniform(0, _MOST, people) * (rng.random(people) < _APART)
+    apart_m = (rng.normal(0, 1, (people, 17, 3)) * size_m[:, None, None]).astype(np.float32)
+    frames = rotations_of_6d(six[:, :, list(CARRIED_BY)]).astype(np.float32)
+    return apart_m, np.einsum("nlkij,nkj->nlki", frames, apart_m)
 
 
 def _spoil(rng: np.random.Generator, xyz: F32, sigma: F32, conf: F32) -> None:
@@ -183,7 +213,8 @@ class Judge:
         later: I64 = np.full(people, ahead)
         xyz, sigma, conf, t_s = (_time_first(x) for x in (d.xyz_m, d.sigma_m, conf, times))
         joints, six, root = (_time_first(x[:, :count]) for x in (d.joints_m, d.six, d.root_m))
-        window, after = windows(Batch(xyz, sigma, conf, t_s, later, joints, six, root, d.shape))
+        nobody, as_they_are = np.zeros(people, np.bool_), np.zeros((people, 17, 3), np.float32)
+        window, after = windows(Batch(xyz, sigma, conf, t_s, later, joints, six, root, d.shape, as_they_are, nobody))
         state = np.zeros((people, memory), np.float32)
         for _ in range(WARM_UP):
             state = step(state, window[0], after[0])[-1]

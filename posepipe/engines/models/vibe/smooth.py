@@ -34,11 +34,18 @@ _NEAR_M, _FAR = 0.05, 6.0
 _CAM_M, _LONGEST_S = 0.1, 0.1
 _KEPT, _FOLLOWED = 0.8, 0.5  # of the speed, and of how far what is seen lies from what was expected: where corrections begin
 _PER_JOINT = 6
+CARRIED_BY = (15, 15, 15, 15, 15, 9, 9, 16, 17, 18, 19, 0, 0, 1, 2, 4, 5)
+"""The bones that carry key points of coco17. A detector's elbow is not the body's, nor is everybody built like it: how far a key point lies from the
+body's stays the same in the frame of its bone, so that it is learned of a person while he is followed."""
+_APART_M, _APART_BIAS = 0.15, -3.5
+_LEARNED, _LATER = 8.0, 0.01
+"""So many instants of a person count as they are; later ones less and less, to so small a share: limbs keep their length, and an error that lasts for a second
+is not taken for how he is built."""
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """joints [N,17,3] and bone heads [N,24,3] in the world, rotations [N,24,3,3], spread [N,17], shape [N,16], state [N,M]."""
+    """joints [N,17,3] (those of the body, moved by what lies between) and bone heads [N,24,3] in the world, rotations [N,24,3,3], spread [N,17], shape [N,16], state [N,M]."""
 
     joints: Tensor
     heads: Tensor
@@ -58,14 +65,17 @@ class SmoothStep(nn.Module):
         eye = torch.eye(3).expand(1, BONES, 3, 3)
         _, rest = self.body(eye, torch.zeros(1, SHAPES), torch.zeros(1, 3))
         self.register_buffer("rest", rest[0], persistent=False)
-        inputs = WINDOW * (JOINTS * _PER_JOINT + 1) + 2 * 3 * JOINTS + 3 + SHAPES + 1
+        inputs = WINDOW * (JOINTS * _PER_JOINT + 1) + 3 * 3 * JOINTS + 3 + SHAPES + 1
         self.inward = nn.Sequential(nn.Linear(inputs, features), nn.ReLU(), nn.Linear(features, features))
         self.encoder = Encoder(features, hidden)
         self.regressor = Regressor(features, hidden, shape=SHAPES, dropout=0.0)
         self.spread = nn.Linear(features, JOINTS)
         nn.init.zeros_(self.spread.weight)
         nn.init.constant_(self.spread.bias, -4.0)
-        self.sizes = [2 * hidden, _POSE, SHAPES, 1, 3, 3, 3 * JOINTS, 3 * JOINTS]
+        self.apart = nn.Linear(features, JOINTS)
+        nn.init.zeros_(self.apart.weight)
+        nn.init.constant_(self.apart.bias, _APART_BIAS)
+        self.sizes = [2 * hidden, _POSE, SHAPES, 1, 3, 3, 3 * JOINTS, 3 * JOINTS, 3 * JOINTS]
 
     @property
     def memory(self) -> int:
@@ -83,7 +93,7 @@ class SmoothStep(nn.Module):
     def step(self, state: Tensor, window: Tensor, after_s: Tensor) -> Now:
         """One instant."""
         n = state.shape[0]
-        memory, pose, shape, count, root, root_speed, joints, speed = torch.split(state, self.sizes, dim=1)
+        memory, pose, shape, count, root, root_speed, joints, speed, apart = torch.split(state, self.sizes, dim=1)
         xyz, sigma, conf = window[..., :3], window[..., 3], window[..., 4]
         seen = (conf > 0).to(window.dtype)
         xyz = torch.where(seen[..., None] > 0, xyz, torch.zeros_like(xyz))
@@ -103,10 +113,12 @@ class SmoothStep(nn.Module):
         sure = (torch.log(sigma.clamp(1e-3, 1.0)) + 4) / 2 * seen
         frames = torch.cat([off.flatten(2), seen, conf * seen, sure, (after_s * 5).clamp(0, 5)[..., None]], dim=2).flatten(1)
         around = torch.einsum("nji,nkj->nki", heading, expected - expected_root[:, None]).flatten(1)
+        apart = apart.reshape(n, JOINTS, 3)
+        lying = torch.einsum("nji,nkj->nki", heading, torch.einsum("nkij,nkj->nki", turned[:, CARRIED_BY], apart)).flatten(1) / _NEAR_M
         moving = torch.einsum("nji,nkj->nki", heading, speed.reshape(n, JOINTS, 3)).flatten(1) / 2
         walking = torch.einsum("nji,nj->ni", heading, root_speed)
         begun = (count / FITTED).clamp(0, 1)
-        features = self.inward(torch.cat([frames, around, moving, walking, shape, begun], dim=1))
+        features = self.inward(torch.cat([frames, around, moving, walking, shape, begun, lying], dim=1))
 
         out, memory = self.encoder(features[None], memory.reshape(n, 2, self.hidden).transpose(0, 1).contiguous())
         features = out[0]
@@ -119,14 +131,27 @@ class SmoothStep(nn.Module):
         turned = torch.einsum("nij,nbjk->nbik", heading, matrices(seen_pose.reshape(n, BONES, 6)))
         new_root = expected_root + torch.einsum("nij,nj->ni", heading, moved) * _CAM_M
         heads, new_joints = self.body(turned, shape, new_root)
+        frame = turned[:, CARRIED_BY]
+        share = torch.sigmoid(self.apart(F.relu(features))) * seen[:, 0] * (_LEARNED / count.clamp(min=1)).clamp(_LATER, 1.0)
+        away = torch.einsum("nkji,nkj->nki", frame, xyz[:, 0] - new_joints).clamp(-_APART_M, _APART_M)
+        apart = apart + share[..., None] * (away - apart)
+        new_joints = new_joints + torch.einsum("nkij,nkj->nki", frame, apart)
         flat = new_joints.flatten(1)
         known = (count > SETTLING).to(window.dtype)
         root_speed, speed = known * (new_root - root) / ahead_s, known * (flat - joints) / ahead_s
         pose = six_of(turned)
         memory = memory.transpose(0, 1).reshape(n, 2 * self.hidden)
-        state = torch.cat([memory, pose.reshape(n, _POSE), shape, count, new_root, root_speed, flat, speed], dim=1)
+        state = torch.cat([memory, pose.reshape(n, _POSE), shape, count, new_root, root_speed, flat, speed, apart.flatten(1)], dim=1)
         spread = torch.exp(self.spread(F.relu(features.detach())).clamp(-7, 0))
         return Now(new_joints, heads, turned, spread, shape, state)
+
+    def acquainted(self, state: Tensor, known: Tensor, shape: Tensor, apart: Tensor) -> Tensor:
+        """A state [N,M] in which `known` [N] people have been followed for long: their shape [N,16], and how far their key points lie from the body's in the
+        frames of the bones [N,17,3], metres, are remembered."""
+        parts = list(torch.split(state, self.sizes, dim=1))
+        for at, remembered in ((2, shape), (3, torch.full_like(parts[3], 2 * FITTED)), (8, apart.flatten(1))):
+            parts[at] = torch.where(known[:, None], remembered, parts[at])
+        return torch.cat(parts, dim=1)
 
     def _begin(self, xyz: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where a body stands of which xyz [N,17,3] is seen: at rest, turned as shoulders and hips say. Pose, root, joints, flat."""

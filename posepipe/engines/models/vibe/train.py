@@ -35,7 +35,8 @@ class Batch:
     """T instants of N people, and what is seen up to WINDOW - 1 instants later.
 
     xyz_m [T+8,N,17,3], sigma_m and conf [T+8,N,17]; t_s [T+8,N] rising; ahead [N]: how many later instants may be looked at. Truth: joints_m [T,N,17,3],
-    six [T,N,24,6], root_m [T,N,3], shape [N,16].
+    six [T,N,24,6], root_m [T,N,3], shape [N,16]. known [N]: who has been followed for long; apart_m [N,17,3] is what is remembered of him then, how far his
+    key points (and joints_m) lie from the body's, in the frames of its bones.
     """
 
     xyz_m: F32
@@ -47,6 +48,8 @@ class Batch:
     six: F32
     root_m: F32
     shape: F32
+    apart_m: F32
+    known: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,8 @@ def _losses(net: SmoothStep, critic: MotionDiscriminator, batch: Batch, plan: Pl
     state = torch.zeros(window.shape[1], net.memory)
     for _ in range(WARM_UP):
         state = net.step(state, window[0], after[0]).state
+    known, told, lying = (torch.from_numpy(x) for x in (batch.known, batch.shape, batch.apart_m))
+    state = net.acquainted(state, known, told, lying)
     steps = []
     for one, later in zip(window, after, strict=True):
         steps.append(net.step(state, one, later))
