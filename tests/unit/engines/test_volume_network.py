@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -167,6 +167,7 @@ def test_a_network_of_people_is_none_of_cubes() -> None:
 
 
 @settings(max_examples=25, deadline=None)
+@example(at=(1 / 62, 1 / 62, 1 / 62), height=1.0, width=1.0)
 @given(at=st.tuples(*[st.floats(-0.3, 0.3)] * 3), height=st.floats(0.85, 1.0), width=st.floats(1.0, 2.0))
 def test_the_mean_of_a_heatmap_is_where_it_is(at: Any, height: float, width: float) -> None:
     network = VolumeNetwork("stub", STUB)
@@ -176,7 +177,8 @@ def test_the_mean_of_a_heatmap_is_where_it_is(at: Any, height: float, width: flo
     network.volumes[0] = (height * np.exp(-r2 / (2 * (width / 31) ** 2)))[..., None]
     found = network(network.volumes)
     assert np.abs(found.xyz[0] - at).max() < 0.02
-    assert np.all((found.spread[0] > 0.005) & (found.spread[0] < 0.15))
+    # A narrow peak in the very middle of a voxel has hardly anything beside it.
+    assert np.all((found.spread[0] > 0.002) & (found.spread[0] < 0.15))
 
 
 def test_an_empty_volume_is_nowhere() -> None:
