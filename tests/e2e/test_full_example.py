@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-import yaml
-from studio_files import free_port
+from example_kit import example, needs, run_offline
 
 from posepipe.calib.body import BONES, load_body
-from posepipe.engines.assets import asset
 from posepipe.nodes.record_jsonl import read_recording
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "full.yaml"
-NEEDED = ("pose2sim.single", "blazepose.lite", "blazepose.detector")
-
-pytestmark = [
-    pytest.mark.recording,
-    pytest.mark.skipif(
-        not all(asset(n).present() for n in NEEDED),
-        reason=f"needs {', '.join(n for n in NEEDED if not asset(n).present())}: run `posepipe pull {' '.join(NEEDED)}`",
-    ),
-]
+pytestmark = needs("pose2sim.single", "blazepose.lite", "blazepose.detector")
 
 
 def test_everybody_has_a_body_of_steady_bones_and_an_action(tmp_path: Path) -> None:
-    graph = yaml.safe_load(EXAMPLE.read_text())
-    graph["nodes"]["publish"]["bind"] = f"tcp://127.0.0.1:{free_port()}"
+    graph = example("full.yaml")
     graph["nodes"]["record"] = {"use": "record.jsonl", "from": {"poses": "smooth", "actions": "action"}, "file": "out.jsonl"}
-    (tmp_path / "studio.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
-    line = [sys.executable, "-m", "posepipe", "run", "studio.yaml", "--offline", "--summary", "s.json"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "s.json").read_text())
-    assert (figures["captured"], figures["published"], figures["balance"]) == (400, 400, 0)
+    run_offline(graph, tmp_path, frames=400)
     recording = read_recording(tmp_path / "out.jsonl")
     instants = list(recording)
     assert {i.tier for i in instants} <= {"volumetric", "algebraic"}

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from clips import encode
-from studio_files import SIZE, Listener, StudioFiles, free_port
+from example_kit import example, needs, run_offline
+from studio_files import SIZE, Listener, StudioFiles
 
-from posepipe.engines.assets import asset
 from posepipe.pipeline.skeleton import BLAZEPOSE33
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "studio.yaml"
-NEEDED = ("pose2sim.single", "blazepose.full", "blazepose.detector")
-
-pytestmark = [
-    pytest.mark.recording,
-    pytest.mark.skipif(
-        not all(asset(n).present() for n in NEEDED),
-        reason=f"needs {', '.join(n for n in NEEDED if not asset(n).present())}: run `posepipe pull {' '.join(NEEDED)}`",
-    ),
-]
+pytestmark = needs("pose2sim.single", "blazepose.full", "blazepose.detector")
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
     """The example, offline, recorded."""
-    graph = yaml.safe_load(EXAMPLE.read_text())
-    graph["nodes"]["publish"]["bind"] = f"tcp://127.0.0.1:{free_port()}"
+    graph = example("studio.yaml")
     graph["nodes"]["record"] = {"use": "record.jsonl", "from": "smooth", "file": "out.jsonl"}
-    (folder / "studio.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
-    line = [sys.executable, "-m", "posepipe", "run", "studio.yaml", "--offline", "--summary", "s.json"]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((folder / "s.json").read_text())
-    assert (figures["captured"], figures["published"], figures["balance"]) == (400, 400, 0)
+    run_offline(graph, folder, frames=400, timeout_s=120)
     return [json.loads(row) for row in (folder / "out.jsonl").read_text().splitlines()[1:]]
 
 

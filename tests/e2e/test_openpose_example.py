@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
-import yaml
-from studio_files import free_port
+from example_kit import example, needs, run_offline
 
-from posepipe.engines.assets import asset
 from posepipe.pipeline.skeleton import COCO17
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "openpose.yaml"
-NEEDED = ("pose2sim.single", "openpose.light")
-
-pytestmark = [
-    pytest.mark.recording,
-    pytest.mark.skipif(
-        not all(asset(n).present() for n in NEEDED),
-        reason=f"needs {', '.join(n for n in NEEDED if not asset(n).present())}: POSEPIPE_MIRROR=DIR posepipe pull {' '.join(NEEDED)}",
-    ),
-]
+pytestmark = needs("pose2sim.single", "openpose.light", how="POSEPIPE_MIRROR=DIR posepipe pull")
 
 
 def test_the_performer_is_found_and_has_the_right_size(tmp_path: Path) -> None:
-    graph: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
-    graph["nodes"]["publish"]["bind"] = f"tcp://127.0.0.1:{free_port()}"
+    graph = example("openpose.yaml")
     graph["nodes"]["people"]["short_px"] = 144
     graph["nodes"]["record"] = {"use": "record.jsonl", "from": "smooth", "file": "out.jsonl"}
-    (tmp_path / "studio.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
-    line = [sys.executable, "-m", "posepipe", "run", "studio.yaml", "--offline", "--summary", "s.json"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "s.json").read_text())
-    assert (figures["captured"], figures["published"], figures["balance"]) == (400, 400, 0)
+    run_offline(graph, tmp_path, frames=400)
     rows = [json.loads(row) for row in (tmp_path / "out.jsonl").read_text().splitlines()[1:]]
     assert {row["skeleton"] for row in rows if "skeleton" in row} <= {"coco17"}
     found = [row["people"][0] for row in rows if row["people"]]

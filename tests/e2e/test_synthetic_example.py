@@ -9,11 +9,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from example_kit import EXAMPLES, example, run_offline
 from studio_files import free_port
 
 from posepipe.calib import load_rig, project
@@ -21,7 +20,7 @@ from posepipe.calib.synthetic_truth import read_truth
 from posepipe.engines.assets import asset
 from posepipe.pipeline.skeleton import COCO17
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "synthetic.yaml"
+EXAMPLE = EXAMPLES / "synthetic.yaml"
 RECORDING = EXAMPLE.parent / "synthetic"
 NEEDED = ("blazepose.full", "blazepose.detector")
 
@@ -43,18 +42,12 @@ def test_the_committed_recording_is_small_and_whole() -> None:
 
 @pulled
 def test_the_chain_is_near_the_truth(tmp_path: Path) -> None:
-    graph: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    graph = example("synthetic.yaml")
     graph["rig"] = str(EXAMPLE.parent / graph["rig"])
     graph["truth"] = str(EXAMPLE.parent / graph["truth"])
     capture = graph["nodes"]["capture"]
     capture["each"] = {name: str(EXAMPLE.parent / path) for name, path in capture["each"].items()}
-    graph["nodes"]["publish"]["bind"] = f"tcp://127.0.0.1:{free_port()}"
-    (tmp_path / "studio.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
-    line = [sys.executable, "-m", "posepipe", "run", "studio.yaml", "--offline", "--summary", "s.json"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "s.json").read_text())
-    assert (figures["captured"], figures["published"], figures["balance"]) == (480, 480, 0)
+    figures = run_offline(graph, tmp_path, frames=480)
     truth = figures["truth"]
     assert truth["mpjpe_mm"] <= 35
     assert truth["p95_mm"] <= 80
