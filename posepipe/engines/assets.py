@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline.errors import PullError, did_you_mean
-from .card import Download, Member, MirrorOnly, NpmPackage, Packaged, Preprocess, Source, TensorCard, Tolerance, Wheel, read_entries
+from .card import Bf16, Download, Member, MirrorOnly, NpmPackage, Packaged, Preprocess, Source, TensorCard, Tolerance, Wheel, read_entries
 
 __all__ = [
     "PULL",
@@ -76,6 +76,7 @@ class Asset:
     not_run: str = ""
     beside: Path | None = None
     labels: tuple[str, ...] = ()
+    bf16: Bf16 | None = None
 
     @property
     def folder(self) -> Path:
@@ -156,7 +157,7 @@ def read_card(text: str, *, where: str, beside: Path | None = None) -> dict[str,
             raise PullError(f"[{name}] has no source", where=where, hint="add the table [source], see docs/models.md")
         tables = (e.files, e.skeleton, e.inputs, e.outputs, e.measured, e.preprocess, e.decoder, e.tolerance, e.detector, e.not_run)
         folder = Path(where).parent if beside is None and isinstance(e.source, Packaged) else beside
-        found[name] = Asset(name, e.kind, e.summary, e.licence, e.source or _BESIDE, *tables, beside=folder, labels=e.labels)
+        found[name] = Asset(name, e.kind, e.summary, e.licence, e.source or _BESIDE, *tables, beside=folder, labels=e.labels, bf16=e.bf16)
     return found
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .bf16 import layers_of, marked
 from .engine import Arrays
 
 Call = Callable[[Arrays], object]
@@ -50,7 +51,8 @@ def _openvino(path: Path, precision: str, threads: int, batch: int) -> Mapping[s
     }
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    model = core.read_model(path)
+    layers = layers_of(path) if precision == "bf16" and native else ()
+    model = marked(core, path, layers) if layers else core.read_model(path)
     whole = core.compile_model(model, "CPU", settings)
     request = whole.create_infer_request()
     ways: dict[str, Call] = {"one request": lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -132,6 +132,12 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return median, p95
 
 
+class Bf16(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of a network stays float32 when it is run in bf16. fp32_layers: its layers with weights, counted from 0 in the order of the file."""
+
+    fp32_layers: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+
+
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One network or recording of a card. not_run: why nobody has run it for this release; empty when it was. labels: what a network tells
     apart, in the order of its answers."""
@@ -150,6 +156,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preprocess: Preprocess | None = None
     decoder: dict[str, Any] = {}
     tolerance: Tolerance | None = None
+    bf16: Bf16 | None = None
     measured: dict[str, str] = {}
 
 
@@ -159,6 +166,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "outputs": TensorCard,
     "preprocess": Preprocess,
     "tolerance": Tolerance,
+    "bf16": Bf16,
 }
 _SOURCES: dict[str, type[msgspec.Struct]] = {
     "pypi": Wheel,

@@ -36,7 +36,7 @@ _WIDE = (
     "ReduceLogSumExp", "ReduceProd", "CumSum", "LayerNormalization", "InstanceNormalization", "GroupNormalization",
 )  # fmt: skip
 _ARRANGING = frozenset({"Transpose", "Cast", "Mul", "Add", "Sub", "Div", "Reshape", "Concat", "Gather", "Split", "Slice"})
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def for_precision(path: Path, *, runtime: str, precision: str) -> Path:
@@ -201,7 +201,7 @@ def at_least(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 def layers(model: onnx.ModelProto) -> list[str]:
     """The names of the nodes with weights, in order."""
-    return [n.name for n in model.graph.node if n.op_type in _WEIGHTED]
+    return [n.name for n in model.graph.node if n.op_type in WEIGHTED]
 
 
 def stays_wide(model: onnx.ModelProto) -> Set[str]:
@@ -284,7 +284,7 @@ def _heads(model: onnx.ModelProto) -> list[str]:
             behind.update(node.input)
             continue
         heads.append(node.name)
-        if node.op_type in _WEIGHTED:
+        if node.op_type in WEIGHTED:
             behind.update(node.input)
     return heads
 

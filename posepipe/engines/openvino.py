@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError
 from . import cache
+from .bf16 import layers_of, marked
 from .device import processor
 from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
 
@@ -49,9 +50,10 @@ class OpenvinoEngine(Engine):
         if options.threads:
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._path = path
+        self._wide = layers_of(path) if done == "bf16" else ()
         # Threads and streams are not in the key: what is exported is loaded for any number of them.
         self._key = cache.BuildKey(
-            cache.sha256_of(path), "openvino", ov.__version__, processor(), done, f"layout {_LAYOUT} inside {inside}"
+            cache.sha256_of(path), "openvino", ov.__version__, processor(), done, f"layout {_LAYOUT} inside {inside}{_except(self._wide)}"
         )
         self.instances = options.instances
         # Several at once: each instance runs on a stream of its own, instead of waiting for the others'.
@@ -63,7 +65,12 @@ class OpenvinoEngine(Engine):
         self._shares: dict[tuple[int, int], _Shares] = {}
         divisible = all(s.shape and s.shape[0] < 0 and min(s.shape[1:], default=0) >= 0 for s in (*self.inputs, *self.outputs))
         self._most = self._threads // self.instances if divisible else 1
-        self.runtime, self.precision, self.device, self.reason = "openvino", done, "CPU", f"{reason}; {_why(precision, done, inside)}"
+        self.runtime, self.precision, self.device, self.reason = (
+            "openvino",
+            done,
+            "CPU",
+            f"{reason}; {_why(precision, done, inside)}{_except(self._wide)}",
+        )
 
     def _load(self, more: Mapping[str, Any]) -> Any:
         """The network for these settings: from what is kept, or compiled, and then kept. Sets `inputs` and `outputs`.
@@ -94,6 +101,8 @@ class OpenvinoEngine(Engine):
             model = self._core.read_model(self._path)
             # Names and shapes as the file has them: compiling merges tensors, and then a port may go by another one's name.
             ports = {"inputs": [_said(p) for p in model.inputs], "outputs": [_said(p) for p in model.outputs]}
+            if self._wide:
+                model = marked(self._core, self._path, self._wide)
             return ports, self._core.compile_model(model, "CPU", dict(settings))
         except RuntimeError as e:
             raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(self._path)) from e
@@ -166,6 +175,10 @@ def _why(asked: str, done: str, inside: str) -> str:
     if done == "fp16" and inside == "f32":
         return "precision asked for: weights rounded to fp16, computed in fp32, since this processor has no native fp16"
     return "precision asked for"
+
+
+def _except(layers: tuple[int, ...]) -> str:
+    return f", of {len(layers)} layers float32 ({', '.join(map(str, layers))})" if layers else ""
 
 
 def _said(port: Any) -> tuple[str, list[int], str]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..pipeline.errors import EngineError
+from .bf16 import layers_of, wide_nodes
 from .convert import stays_wide
 from .engine import Arrays, Engine, EngineOptions, Precision
 from .torch_reader import Reader, Step
@@ -51,7 +52,10 @@ class TorchEngine(Engine):
             torch.set_num_threads(options.threads)
         if gpu and precision == "fp32":
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        reader = Reader(*_load(path), self._device, _FLOATS[precision], str(path))
+        model, wide = _load(path)
+        if precision == "bf16":
+            wide |= wide_nodes(model, frozenset(layers_of(path)), where=str(path))
+        reader = Reader(model, wide, self._device, _FLOATS[precision], str(path))
         self.inputs, self.outputs = reader.inputs, reader.outputs
         self._steps, self._constants = reader.steps, reader.tensors
         self._last = _last_uses(self._steps, [o.name for o in self.outputs])

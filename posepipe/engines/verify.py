@@ -19,6 +19,7 @@ from ..pipeline.errors import EngineError
 from ..pipeline.skeleton import skeleton
 from . import verdicts
 from .assets import Asset, asset, catalogue, find
+from .bf16 import layers_of, wide_nodes
 from .cache import sha256_of
 from .convert import for_precision
 from .crop import Pixels, Rois, crop_rgb, image_from_crop
@@ -250,7 +251,9 @@ def open_for(path: Path, runtime: str, precision: Precision) -> Engine:
     if runtime == ROUNDED:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{precision}.onnx"
-            onnx.save(rounded(onnx.load(path), precision), file)  # type: ignore[arg-type]
+            model = onnx.load(path)
+            kept = wide_nodes(model, frozenset(layers_of(path)), where=str(path)) if precision == "bf16" else frozenset()
+            onnx.save(rounded(model, precision, kept=kept), file)  # type: ignore[arg-type]
             return open_for(file, "onnxruntime", "fp32")
     options = EngineOptions(runtime=runtime, precision=precision)  # type: ignore[arg-type]
     name, _ = choose(options, path)
