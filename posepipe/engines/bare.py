@@ -37,7 +37,8 @@ def _onnxruntime(path: Path, threads: int) -> Call:
 
 
 def _openvino(path: Path, precision: str, threads: int, batch: int) -> Mapping[str, Call]:
-    """The whole batch in one request, and, where there are threads for it, a share of the batch in a request for each."""
+    """The whole batch in one request, and, where there are threads for it, a share of the batch in a request for each: compiled for their sizes where
+    the network leaves its batch open and the shares are equal."""
     import openvino as ov
 
     core = ov.Core()
@@ -53,14 +54,15 @@ def _openvino(path: Path, precision: str, threads: int, batch: int) -> Mapping[s
         settings["INFERENCE_NUM_THREADS"] = threads
     layers = layers_of(path) if precision == "bf16" and native else ()
     model = marked(core, path, layers) if layers else core.read_model(path)
-    whole = core.compile_model(model, "CPU", settings)
+    whole = core.compile_model(_of_size(model, batch), "CPU", settings)
     request = whole.create_infer_request()
     ways: dict[str, Call] = {"one request": lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)}
     cores = int(whole.get_property("INFERENCE_NUM_THREADS"))
     parts = 1 << (min(batch, cores).bit_length() - 1)
     if parts > 1:
         streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": parts, "INFERENCE_NUM_THREADS": cores}
-        compiled = core.compile_model(model, "CPU", {**settings, **streams})
+        share = model if batch % parts else _of_size(model, batch // parts)
+        compiled = core.compile_model(share, "CPU", {**settings, **streams})
         requests = [compiled.create_infer_request() for _ in range(parts)]
         slices = [slice(a, b) for a, b in pairwise(i * batch // parts for i in range(parts + 1))]
 
@@ -73,3 +75,12 @@ def _openvino(path: Path, precision: str, threads: int, batch: int) -> Mapping[s
 
         ways["divided"] = divided
     return ways
+
+
+def _of_size(model: Any, batch: int) -> Any:
+    shapes = [port.get_partial_shape() for port in model.inputs]
+    if not all(len(s) and s[0].is_dynamic and all(d.is_static for d in list(s)[1:]) for s in shapes):
+        return model
+    fixed = model.clone()
+    fixed.reshape({i: [batch, *(d.get_length() for d in list(s)[1:])] for i, s in enumerate(shapes)})
+    return fixed

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,19 @@ from .device import processor
 from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
 
 _LOG = logging.getLogger("posepipe")
-_LAYOUT = 1
+_LAYOUT = 2
 """Counts changes of what is kept: one line of JSON with the names and shapes of the file, then what OpenVINO exports."""
+_PIECE = 4
+"""Larger batches are not faster by the picture, and each size is compiled and held in memory by itself."""
 
 
 class OpenvinoEngine(Engine):
-    """One compiled network, set for latency. A batch is divided among the threads, each of which runs its share by itself.
+    """One compiled network, set for latency. A batch is cut into pieces of at most four, each compiled for its size: a network whose batch is left open
+    takes a tenth more time. What was compiled is kept, so that only the first start of a network compiles.
 
-    Threads that work on one picture together wait for each other at every layer, which costs a tenth of their time on two cores, and
-    more where decoders keep taking one of the cores away. A batch of one is run by all threads. Of several instances each has its part of
-    the threads, and buffers of its own. What was compiled is kept, so that only the first start of a network compiles.
+    A batch is divided among the threads, each of which runs its share by itself. Threads that work on one picture together wait for each other at every
+    layer, which costs a tenth of their time on two cores, and more where decoders keep taking one of the cores away. A batch of one is run by all
+    threads. Of several instances each has its part of the threads, and buffers of its own.
     precision auto: bf16 where the processor multiplies it natively (AVX512-BF16 or AMX; OpenVINO says), else fp32.
     """
 
@@ -51,58 +55,65 @@ class OpenvinoEngine(Engine):
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._path = path
         self._wide = layers_of(path) if done == "bf16" else ()
-        # Threads and streams are not in the key: what is exported is loaded for any number of them.
-        self._key = cache.BuildKey(
-            cache.sha256_of(path), "openvino", ov.__version__, processor(), done, f"layout {_LAYOUT} inside {inside}{_except(self._wide)}"
-        )
+        self._how = (done, f"layout {_LAYOUT} inside {inside}{_except(self._wide)}")
         self.instances = options.instances
-        # Several at once: each instance runs on a stream of its own, instead of waiting for the others'.
-        self._whole: Any = self._load({} if self.instances == 1 else {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self.instances})
-        self._requests: list[Any] = [self._whole.create_infer_request() for _ in range(self.instances)]
-        self._threads: int = self._whole.get_property("INFERENCE_NUM_THREADS")
-        self._divided: dict[int, Any] = {}
+        self._compiled: dict[tuple[int, int], Any] = {}
+        first = self._load(1, 1)
+        self._threads: int = first.get_property("INFERENCE_NUM_THREADS")
         self._opening = threading.Lock()
-        self._shares: dict[tuple[int, int], _Shares] = {}
-        divisible = all(s.shape and s.shape[0] < 0 and min(s.shape[1:], default=0) >= 0 for s in (*self.inputs, *self.outputs))
-        self._most = self._threads // self.instances if divisible else 1
-        self.runtime, self.precision, self.device, self.reason = (
-            "openvino",
-            done,
-            "CPU",
-            f"{reason}; {_why(precision, done, inside)}{_except(self._wide)}",
-        )
+        self._pieces: dict[tuple[int, int], _Pieces] = {}
+        self._divisible = _divisible([*self.inputs, *self.outputs])
+        self._requests: list[Any] = [] if self._divisible else [first.create_infer_request() for _ in range(self.instances)]
+        self.runtime, self.precision, self.device = "openvino", done, "CPU"
+        self.reason = f"{reason}; {_why(precision, done, inside)}{_except(self._wide)}"
 
-    def _load(self, more: Mapping[str, Any]) -> Any:
-        """The network for these settings: from what is kept, or compiled, and then kept. Sets `inputs` and `outputs`.
+    def _load(self, size: int, parts: int) -> Any:
+        """The network for batches of this size (for any, where its batch is not what is left open), so many of them at a time in each instance: from
+        what is kept, or compiled, and then kept. Sets `inputs` and `outputs`.
 
-        What is exported holds the network with its weights as compiling left them, good for any number of streams: loading it takes half
+        What is exported holds the network with its weights as compiling left them, good for any number of threads and streams: loading it takes half
         the time of compiling or less, and gives the same answers to the last bit.
         """
-        settings = {**self._settings, **more}
-        compiled: list[Any] = []
+        if (size, parts) in self._compiled:
+            return self._compiled[size, parts]
+        streams = parts * self.instances
+        settings = self._settings | ({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams} if streams > 1 else {})
+        if parts > 1:
+            settings["INFERENCE_NUM_THREADS"] = self._threads
+        precision, how = self._how
+        key = cache.BuildKey(
+            cache.sha256_of(self._path), "openvino", ov.__version__, processor(), precision, how if size == 1 else f"{how} batch {size}"
+        )
+        made_now: list[Any] = []
 
         def make() -> bytes:
-            ports, found = self._compile(settings)
-            compiled[:] = [found]
-            return json.dumps(ports).encode() + b"\n" + bytes(compiled[0].export_model().getvalue())
+            ports, found = self._compile(settings, size)
+            made_now[:] = [found]
+            return json.dumps(ports).encode() + b"\n" + bytes(found.export_model().getvalue())
 
-        kept, made = cache.build(self._key, make, source=self._path)
+        kept, made = cache.build(key, make, source=self._path)
         if not made:
             try:
-                return self._import(kept, settings)
+                self._compiled[size, parts] = self._import(kept, settings)
+                return self._compiled[size, parts]
             except (RuntimeError, ValueError, KeyError, TypeError) as e:
                 _LOG.warning("%s: what was compiled before does not load (%s): compiled anew", self._path, _gist(e))
-            kept, _ = cache.build(self._key, make, source=self._path, again=True)
+            kept, _ = cache.build(key, make, source=self._path, again=True)
         self._ports(kept)
-        return compiled[0]
+        self._compiled[size, parts] = made_now[0]
+        return made_now[0]
 
-    def _compile(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    def _compile(self, settings: Mapping[str, Any], size: int) -> tuple[dict[str, Any], Any]:
         try:
             model = self._core.read_model(self._path)
             # Names and shapes as the file has them: compiling merges tensors, and then a port may go by another one's name.
             ports = {"inputs": [_said(p) for p in model.inputs], "outputs": [_said(p) for p in model.outputs]}
             if self._wide:
                 model = marked(self._core, self._path, self._wide)
+            if _divisible([TensorSpec(n, tuple(s), np.dtype(t)) for n, s, t in (*ports["inputs"], *ports["outputs"])]):
+                # One that some sizes of batch do not fit says so when it is run.
+                with contextlib.suppress(RuntimeError):
+                    model.reshape({name: [size, *shape[1:]] for name, shape, _ in ports["inputs"]})
             return ports, self._core.compile_model(model, "CPU", dict(settings))
         except RuntimeError as e:
             raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(self._path)) from e
@@ -119,54 +130,61 @@ class OpenvinoEngine(Engine):
 
     def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
-        if min(batch, self._most) > 1 and (batch, instance) not in self._shares:
-            self._shares[batch, instance] = self._share(batch)
         try:
-            if min(batch, self._most) > 1:
-                return self._shares[batch, instance].run(inputs)
-            found = self._requests[instance].infer(dict(inputs), share_inputs=True, share_outputs=True)
-            return {spec.name: found[i] for i, spec in enumerate(self.outputs)}
+            if not self._divisible:
+                found = self._requests[instance].infer(dict(inputs), share_inputs=True, share_outputs=True)
+                return {spec.name: found[i] for i, spec in enumerate(self.outputs)}
+            if (batch, instance) not in self._pieces:
+                self._pieces[batch, instance] = self._cut(batch)
+            return self._pieces[batch, instance].run(inputs)
         except RuntimeError as e:
             raise self._failed(_gist(e), str(self._path)) from e
 
-    def _share(self, batch: int) -> _Shares:
+    def _cut(self, batch: int) -> _Pieces:
         # Powers of two, so that a machine with many cores compiles few variants.
-        parts = 1 << (min(batch, self._most).bit_length() - 1)
+        parts = 1 << (min(batch, max(1, self._threads // self.instances)).bit_length() - 1)
+        bounds = [i * batch // parts for i in range(parts + 1)]
+        shares = [[slice(at, min(at + _PIECE, b)) for at in range(a, b, _PIECE)] for a, b in pairwise(bounds)]
         with self._opening:
-            if parts not in self._divided:
-                streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": parts * self.instances, "INFERENCE_NUM_THREADS": self._threads}
-                self._divided[parts] = self._load(streams)
-        return _Shares(self._divided[parts], self.outputs, batch, parts)
+            rounds = [
+                [(part, self._load(part.stop - part.start, parts).create_infer_request()) for part in turn if part is not None]
+                for turn in zip_longest(*shares)
+            ]
+        return _Pieces(rounds, self.outputs, batch)
 
     def _close(self) -> None:
-        self._whole = self._core = None
-        self._requests, self._divided, self._shares = [], {}, {}
+        self._core = None
+        self._requests, self._compiled, self._pieces = [], {}, {}
 
 
-class _Shares:
-    """A batch of one size in parts, run at the same time; their outputs are slices of one array each."""
+class _Pieces:
+    """A batch of one size in pieces, those of one round at the same time; their outputs are slices of one array each."""
 
-    def __init__(self, compiled: Any, outputs: tuple[TensorSpec, ...], batch: int, parts: int) -> None:
-        bounds = [i * batch // parts for i in range(parts + 1)]
-        self._slices = [slice(a, b) for a, b in pairwise(bounds)]
-        self._requests: list[Any] = [compiled.create_infer_request() for _ in self._slices]
+    def __init__(self, rounds: list[list[tuple[slice, Any]]], outputs: tuple[TensorSpec, ...], batch: int) -> None:
+        self._rounds = rounds
         self._outputs = {spec.name: np.empty((batch, *spec.shape[1:]), spec.dtype) for spec in outputs}
-        for request, part in zip(self._requests, self._slices, strict=True):
+        for part, request in (one for turn in rounds for one in turn):
             for i, array in enumerate(self._outputs.values()):
                 request.set_output_tensor(i, ov.Tensor(array[part], shared_memory=True))
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        for request, part in zip(self._requests, self._slices, strict=True):
-            request.start_async({name: array[part] for name, array in inputs.items()}, share_inputs=True)
-        failed: RuntimeError | None = None
-        for request in self._requests:  # all of them, also when one fails: they write into what the next run writes into
-            try:
-                request.wait()
-            except RuntimeError as e:
-                failed = failed or e
-        if failed is not None:
-            raise failed
+        for turn in self._rounds:
+            for part, request in turn:
+                request.start_async({name: array[part] for name, array in inputs.items()}, share_inputs=True)
+            failed: RuntimeError | None = None
+            for _, request in turn:  # all of them, also when one fails: they write into what the next run writes into
+                try:
+                    request.wait()
+                except RuntimeError as e:
+                    failed = failed or e
+            if failed is not None:
+                raise failed
         return dict(self._outputs)
+
+
+def _divisible(specs: Sequence[TensorSpec]) -> bool:
+    """Whether the batch, and nothing else, is left open."""
+    return all(s.shape and s.shape[0] < 0 and min(s.shape[1:], default=0) >= 0 for s in specs)
 
 
 def _why(asked: str, done: str, inside: str) -> str:

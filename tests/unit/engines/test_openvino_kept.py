@@ -53,17 +53,40 @@ def answers(path: Path, wanted: EngineOptions, sizes: tuple[int, ...] = (1, 4, 5
 
 
 def test_a_warm_start_compiles_nothing_and_has_the_names_and_shapes_of_the_file(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"a": np.ones((5, 2), np.float32), "b": np.ones((5, 2), np.float32)}
     with watched() as cold, open_engine(network, options()) as e:
         first = (e.inputs, e.outputs, e.precision)
+        e(given)
     monkeypatch.setattr(room.OpenvinoEngine, "_compile", None)
     with watched() as warm, open_engine(network, options()) as e:
         assert (e.inputs, e.outputs, e.precision) == first
         assert [s.name for s in (*e.inputs, *e.outputs)] == ["a", "b", "s", "same"]
-        given = {"a": np.ones((5, 2), np.float32), "b": np.ones((5, 2), np.float32)}
         assert {k: v.tolist() for k, v in e(given).items()} == {"s": [[2, 2]] * 5, "same": [[2, 2]] * 5}
-    assert [b.how for b in cold] == ["built"]
+    assert [b.how for b in cold] == ["built"] * 3
     assert {b.how for b in warm} == {"kept"}
-    assert len(builds.kept()) == 1, "one build serves the whole and the divided variant"
+    assert len(builds.kept()) == 3, "two threads make 2 and 3 of a batch of 5; when it is opened it is compiled for one"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 7, 8, 11])
+def test_a_batch_is_run_in_pieces_of_at_most_four(network: Path, threads: int, batch: int) -> None:
+    rng = np.random.default_rng(batch)
+    a, b = rng.random((2, batch, 2), np.float32)
+    with watched() as seen, open_engine(network, options(threads=threads)) as e:
+        for _ in range(2):
+            np.testing.assert_array_equal(e({"a": a, "b": b})["same"], a + b)
+    sizes = {int(build.key.shapes.rpartition(" batch ")[2]) for build in seen if " batch " in build.key.shapes}
+    assert sizes <= {2, 3, 4}
+
+
+def test_a_network_that_leaves_more_open_than_its_batch_is_compiled_once(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", "M"]) for n in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path := tmp_path / "neg.onnx")
+    with watched() as seen, open_engine(path, options()) as e:
+        for shape in ((1, 3), (6, 2), (2, 9)):
+            assert (e({"x": np.ones(shape, np.float32)})["y"] == -1).all()
+    assert len(seen) == 1
 
 
 def test_the_build_names_its_network(network: Path) -> None:
@@ -77,9 +100,10 @@ def test_the_build_names_its_network(network: Path) -> None:
 def test_one_build_serves_any_number_of_threads_and_instances(network: Path) -> None:
     first = answers(network, options())
     for other in ({"threads": 1}, {"threads": 4}, {"instances": 3}, {"threads": 0}):
+        answers(network, options(**other), (1, 2, 3, 4))
         with watched() as seen:
             found = answers(network, options(**other))
-        assert {b.how for b in seen} == {"kept"}
+        assert {b.how for b in seen} == {"kept"}, "a build is for one size of batch, for whatever threads and instances"
         for a, b in zip(first, found, strict=True):
             np.testing.assert_array_equal(a["s"], b["s"])
 
