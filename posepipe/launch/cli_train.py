@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         help="the slim volumetric network of lift.volumetric",
         description="Draw people from motion, see them with random cameras through a detector's errors, and train. Goes on where it stopped.",
     )
-    _common(one, steps=8_000)
+    _common(one, steps=15_000)
     one.set_defaults(command=_triangulation)
     one = kinds.add_parser(
         "lifter",
@@ -56,6 +56,17 @@ def add(commands: Any) -> None:
     one.add_argument("--examples", type=int, default=16_000, metavar="N", help="people to draw (16000)")
     one.add_argument("--seed", type=int, default=1)
     one.set_defaults(command=_confidence)
+    one = kinds.add_parser(
+        "posture",
+        help="what the whole body says of every joint (posture: true of lift.volumetric)",
+        description="Draw people from motion, take them the way of lift.volumetric, and learn what is still wrong with them.",
+    )
+    _in_and_out(one, "the network goes here")
+    one.add_argument("--examples", type=int, default=80_000, metavar="N", help="people to draw (80000)")
+    one.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw them (1)")
+    one.add_argument("--engine", default="triangulation.slim", metavar="NAME", help="the network in the cube (triangulation.slim)")
+    one.add_argument("--seed", type=int, default=1)
+    one.set_defaults(command=_posture)
 
 
 def _action_arguments(one: argparse.ArgumentParser) -> None:
@@ -132,6 +143,13 @@ def _action(args: argparse.Namespace) -> int:
         args.motion, args.recordings, args.out, name=args.name, begin_with=args.begin_with, steps=args.steps, width=args.width,
         minutes=args.minutes, threads=args.threads, seed=args.seed, fresh=args.fresh,
     )  # fmt: skip
+    return 0
+
+
+def _posture(args: argparse.Namespace) -> int:
+    from .training_posture import from_motion
+
+    from_motion(args.motion, args.out, examples=args.examples, seed=args.seed, engine=args.engine, workers=args.workers)
     return 0
 
 

@@ -35,7 +35,8 @@ SIDE_M = 2.5
 N = 32
 _EVERY_FIFTH = 5
 _OFTEN = 5
-_ASTRAY_RAD = 0.004
+VIEWS = {4: 0.4, 3: 0.2, 2: 0.4}
+ASTRAY_RAD = 0.004
 """Calibrations of studios are off by up to a hundredth of the picture; every batch has rigs of one quality."""
 
 
@@ -119,7 +120,12 @@ def _leave_with_parent() -> None:
 def _batch(seed: int, number: int, size: int) -> Drawn:
     rng = np.random.default_rng((seed, number, 1))
     sampler = Sampler(
-        _tracks, seed=hash((seed, number)) % 2**32, rigs=_rigs, statistics=hard(), miscalibrated_rad=abs(rng.normal(0, _ASTRAY_RAD))
+        _tracks,
+        seed=hash((seed, number)) % 2**32,
+        rigs=_rigs,
+        views=VIEWS,
+        statistics=hard(),
+        miscalibrated_rad=abs(rng.normal(0, ASTRAY_RAD)),
     )
     volumes, targets = np.empty((size, N, N, N, 17), np.float16), np.empty((size, 17, 3), np.float32)
     for k in range(size):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
@@ -19,6 +19,9 @@ from posepipe.calib.triangulate import Triangulated
 from posepipe.calib.unproject import Cube
 from posepipe.engines.lifter import lifter_file
 from posepipe.engines.network import STUB
+from posepipe.engines.posture import NAME as POSTURE
+from posepipe.engines.posture import Placed, Posture
+from posepipe.engines.posture import network_file as posture_file
 from posepipe.engines.volume import VolumeNetwork, network_file, volume_card
 from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
 from posepipe.pipeline.node import Caps, Context
@@ -34,6 +37,7 @@ _LEAST_PEAK = 0.02
 _BATCH = 4
 _FOLLOW_NS = 500_000_000
 _BODY = np.array(COCO17.body)
+_SLIM = "triangulation.slim"
 
 
 class VolumetricSettings(LiftSettings, frozen=True):
@@ -43,11 +47,17 @@ class VolumetricSettings(LiftSettings, frozen=True):
     side_m: Annotated[float, Meta(description="side of the cube around a person, metres", ge=0.5, le=10)] = 2.5
     min_views: Annotated[int, Meta(description="fewest views of a person for the volume; with fewer, triangulation", ge=2, le=16)] = 2
     max_sigma_m: Annotated[float, Meta(description="a joint that is less certain than this is not given, metres", gt=0)] = 0.25
+    posture: Annotated[bool, Meta(description="after triangulation.slim: correct every joint by what the whole body says of it")] = True
     hold_s: Annotated[float, Meta(description="how long the last skeletons are given again while nobody can be placed", ge=0, le=10)] = 0.5
 
     def beside(self, folder: Path) -> Self:
         own = super().beside(folder)
         return msgspec.structs.replace(own, engine=str(folder / Path(self.engine).expanduser())) if self.engine.endswith(".toml") else own
+
+    @property
+    def postured(self) -> bool:
+        """Whether the last step is taken: it was trained on the answers of one network."""
+        return self.posture and self.engine == _SLIM
 
 
 def check(settings: VolumetricSettings, inputs: Mapping[str, Caps]) -> None:
@@ -70,7 +80,8 @@ def needs(settings: VolumetricSettings) -> tuple[str, ...]:
 
 def networks(settings: VolumetricSettings) -> Mapping[str, Path]:
     """The files that are opened."""
-    return {**network_file(settings.engine), **(lifter_file(settings.single) if settings.single else {})}
+    own = {POSTURE: posture_file()} if settings.postured else {}
+    return {**network_file(settings.engine), **own, **(lifter_file(settings.single) if settings.single else {})}
 
 
 def check_scale(rig: Rig) -> None:
@@ -117,6 +128,9 @@ class Lifter:
             self._maps, self._held = heatmaps(ctx, self._joints), Held(settings.hold_s)
             self._tell = self._maps.tell
             self._network = VolumeNetwork(settings.engine, engine_options(ctx), batch=_BATCH)
+            undo.callback(self._network.close)
+            postured = settings.postured and self._network.engine.runtime != STUB
+            self._posture = Posture(engine_options(ctx)) if postured else None
             undo.pop_all()
         engine = self._network.engine
         self.runs_on = f"{settings.engine} on {engine.runtime} {engine.precision} ({engine.device})"
@@ -135,6 +149,10 @@ class Lifter:
         uv_px, side_px = np.zeros((1, views, 17, 2), np.float32), np.ones((1, views))
         shares, spread = np.zeros((1, 17, 3), np.float32), np.full((1, 17), 0.1, np.float32)
         fine_step(self._rig, uv_px, one, none, [cube], shares, spread, inlier_px=side_px, sigma_px=side_px)
+        if self._posture is not None:
+            for people in range(1, _BATCH + 1):
+                somewhere = Placed(shares.repeat(people, 0), spread.repeat(people, 0), np.zeros((people, 17)))
+                self._posture(somewhere, somewhere, somewhere, one.repeat(people, 0))
 
     def lift(self, v: ViewPoses, t_ns: int, *, volumes: bool = True) -> Poses:
         """The people of one instant. volumes: False leaves the volume out."""
@@ -159,6 +177,8 @@ class Lifter:
 
     def close(self) -> None:
         self._network.close()
+        if self._posture is not None:
+            self._posture.close()
         self._algebraic.close()
 
     # the volume -------------------------------------------------------------------------------------------------------------
@@ -197,15 +217,18 @@ class Lifter:
 
     def _read(self, at: _Looked, ready: list[tuple[int, Cube]]) -> Bools:
         """Run the network on the filled cubes, refine, and put the result into the points; for whom there was one [P]."""
-        rows = [p for p, _ in ready]
+        rows, cubes = [p for p, _ in ready], [cube for _, cube in ready]
         found = self._network(self._network.volumes[: len(ready)])
         uv_px, conf = at.v.uv_px[rows][:, :, self._joints], at.conf[rows][:, :, self._joints]
         side_px = self._algebraic.side_px(at.v.side_px[rows])
-        fine = fine_step(
-            self._rig, uv_px, conf, at.exchanged[rows], [cube for _, cube in ready], found.xyz, found.spread,
-            inlier_px=self.settings.inlier * side_px, sigma_px=self.settings.sigma * side_px,
-            weights=None if at.weights is None else at.weights[rows],
-        )  # fmt: skip
+        how: dict[str, Any] = {"inlier_px": self.settings.inlier * side_px, "sigma_px": self.settings.sigma * side_px}
+        weights = None if at.weights is None else at.weights[rows]
+        fine = fine_step(self._rig, uv_px, conf, at.exchanged[rows], cubes, found.xyz, found.spread, weights=weights, **how)
+        if self._posture is not None:
+            joints, was = self._joints, at.points
+            first = _placed(was.xyz_m[rows][:, joints], was.sigma_m[rows][:, joints], was.used[rows][:, :, joints], cubes)
+            told = Placed(found.xyz, found.spread, np.zeros(found.spread.shape)), _placed(fine.xyz_m, fine.sigma_m, fine.used, cubes), first
+            fine = fine_step(self._rig, uv_px, conf, at.exchanged[rows], cubes, *self._posture(*told, conf), weights=weights, **how)
         sure = (fine.conf > 0) & (fine.sigma_m <= self.settings.max_sigma_m)
         placed = np.zeros(len(at.v.ids), np.bool_)
         for k, p in enumerate(rows):
@@ -233,3 +256,9 @@ class Lifter:
             speed_m_s = (cube.centre_m - before[1]) / gone_s if before is not None and gone_s > 0 else np.zeros(3)
             seen[who] = (t_ns, cube.centre_m, speed_m_s)
         self._seen = seen
+
+
+def _placed(xyz_m: F64, sigma_m: F64, used: Bools, cubes: Sequence[Cube]) -> Placed:
+    """Joints [N,17,3], their deviations [N,17] and the views [N,C,17] that they come from, in the people's cubes."""
+    side_m = np.array([cube.side_m for cube in cubes])
+    return Placed(np.stack([cube.shares(one) for one, cube in zip(xyz_m, cubes, strict=True)]), sigma_m / side_m[:, None], used.sum(axis=1))

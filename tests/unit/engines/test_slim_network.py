@@ -1,6 +1,7 @@
 """The slim volumetric network: its answer follows the heatmaps, its export answers the same, and a training can be broken off."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'posepipe[train]'")
 
 from posepipe.engines.engine import EngineOptions, open_engine  # noqa: E402
-from posepipe.engines.models.triangulation.losses import soft_argmax_3d  # noqa: E402
-from posepipe.engines.models.triangulation.slim import Slim, expectation, log_weights  # noqa: E402
+from posepipe.engines.models.triangulation.slim import Opinion, Slim, expectation, log_weights  # noqa: E402
 from posepipe.engines.models.triangulation.train import Batch, Plan, export, predictor, train  # noqa: E402
 from posepipe.pipeline.errors import EngineError  # noqa: E402
 
@@ -41,22 +41,48 @@ def test_untrained_it_believes_the_heatmaps() -> None:
     batch = blobs(np.random.default_rng(0), 2)
     torch.manual_seed(0)
     xyz, spread = predictor(Slim(SMALL))(batch.volume)
-    assert np.abs(xyz - batch.target).max() < 0.01
-    assert np.allclose(spread, 0.034, atol=0.005)  # 0.04 over the root of two, squared maps being narrower, and a little for the floor
+    assert np.abs(xyz - batch.target).max() < 0.005, "finer than the cells of 0.065"
+    # 0.04 over the root of two, squared maps being narrower; cells of 2 / 31, 1 / sqrt(12) of that; and what is added before any training, exp(-4).
+    assert np.allclose(spread, np.sqrt(0.04**2 / 2 + (2 / 31) ** 2 / 12 + np.exp(-8)), atol=0.006)
+
+
+def test_what_is_counted_of_a_cell_is_its_mean_and_where_its_weight_lies() -> None:
+    torch.manual_seed(4)
+    volume = torch.rand(2, 32, 32, 32, 17)
+    said = Slim(SMALL).eval()(volume)
+    cells = volume.view(2, 16, 2, 16, 2, 16, 2, 17)
+    assert torch.allclose(said.mean, cells.mean((2, 4, 6)).permute(0, 4, 1, 2, 3), atol=1e-5)
+    for axis, halves in enumerate((2, 4, 6)):
+        others = [k for k in (2, 4, 6) if k != halves]
+        low, high = cells.mean(others).unbind(halves - sum(k < halves for k in others))
+        assert torch.allclose(said.lean[:, axis], ((high - low) / 4 / 31).permute(0, 4, 1, 2, 3), atol=1e-6)
+
+
+def opinions(volume: Any) -> Opinion:
+    """Of an untrained network, with chance in place of what it would have learned."""
+    said = Slim(SMALL).eval()(volume)
+    return said._replace(log_factor=torch.randn_like(said.log_factor), log_doubt=torch.randn_like(said.log_doubt) - 6)
 
 
 def test_expectation_is_the_softmax_of_its_weights() -> None:
     torch.manual_seed(1)
-    opinion, volume = torch.randn(2, 17, 32, 32, 32), torch.from_numpy(blobs(np.random.default_rng(1), 2).volume)
-    mean, spread = expectation(opinion, volume)
-    same = soft_argmax_3d(log_weights(opinion, volume), joints_last=False)
-    assert torch.allclose(mean, same.xyz, atol=1e-5)
-    assert torch.allclose(spread, same.spread, atol=1e-4)
+    with torch.no_grad():
+        said = opinions(torch.from_numpy(blobs(np.random.default_rng(1), 2).volume))
+        mean, spread = expectation(said)
+        p = torch.softmax(log_weights(said).flatten(2), dim=2)
+    middles = (2 * torch.arange(16) + 0.5) / 31 - 0.5
+    cells = torch.stack(torch.meshgrid(middles, middles, middles, indexing="ij")).flatten(1)  # [3, cells]
+    from_cells = torch.einsum("njc,ac->nja", p, cells)
+    inside = torch.einsum("njc,najc->nja", p, (said.lean / (said.mean[:, None] + 1e-3)).flatten(3))
+    assert torch.allclose(mean, from_cells + inside, atol=1e-5)
+    variance = torch.einsum("njc,njac->nja", p, (cells - from_cells[..., None]) ** 2).mean(2)
+    assert torch.allclose(spread**2, variance + (p * said.log_doubt.flatten(2).exp()).sum(2), rtol=1e-3, atol=1e-6)
 
 
 def test_an_opinion_beyond_all_numbers_stays_finite() -> None:
-    volume = torch.zeros(1, 32, 32, 32, 17)
-    mean, spread = expectation(torch.full((1, 17, 32, 32, 32), 1e5), volume)
+    with torch.no_grad():
+        said = opinions(torch.zeros(1, 32, 32, 32, 17))
+        mean, spread = expectation(said._replace(log_factor=torch.full_like(said.log_factor, 1e5), log_doubt=said.log_doubt + 1e5))
     assert torch.isfinite(mean).all()
     assert torch.allclose(mean, torch.zeros_like(mean), atol=1e-5)
     assert torch.isfinite(spread).all()
@@ -122,7 +148,7 @@ def test_training_learns(tmp_path: Path) -> None:
         return {"off": float(np.abs(run(batch.volume)[0] - batch.target).mean() * 2500)}
 
     scores: list[str] = []
-    train(displaced(), off, tmp_path, Plan(steps=60, every=30, widths=(8, 8, 8), learning_rate=1e-2, average=0.9), tell=scores.append)
+    train(displaced(), off, tmp_path, Plan(steps=120, every=60, widths=(8, 8, 8), learning_rate=1e-2, average=0.9), tell=scores.append)
     first, last = (float(line.rpartition(" ")[2]) for line in scores)
     assert last < 0.8 * 80, (first, last)  # 3 of 31 cells of 2.5 m in one of three axes are 80 mm
 

@@ -47,6 +47,7 @@ INPUTS: dict[str, list[dict[str, F32]]] = {
     "action.skeleton": [{"clip": noise(n, 24, 13, 7)} for n in (1, 3)],
     "lifter.baseline": [{"view": noise(n, 54)} for n in (1, 3)],
     "triangulation.confidence": [views(1, 4), views(3, 2)],
+    "triangulation.posture": [{"joints": noise(n, 17, 20)} for n in (1, 3)],
     "triangulation.slim": [{"volume": share(n, 32, 32, 32, 17) ** 4} for n in (1, 2)],
     "vibe.smooth": [people(1), people(3)],
 }
