@@ -12,7 +12,12 @@ from people import standing
 from posepipe.calib.cube import cube_around
 from posepipe.calib.samples import INLIER, MIN_CONF, SIGMA, Observed, algebraic, look, place, random_rig, refined, volume_of
 from posepipe.calib.synthetic_noise import statistics
+from posepipe.engines.engine import EngineOptions
+from posepipe.engines.posture import Posture
+from posepipe.engines.volume import VolumeNetwork
+from posepipe.launch.training_posture import looked, way
 from posepipe.nodes._lift import LiftSettings
+from posepipe.nodes._lift_weights import LearnedWeights
 from posepipe.nodes.lift_volumetric import LiftVolumetric
 from posepipe.pipeline.packet import Sync, ViewPoses
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
@@ -51,6 +56,38 @@ def test_volume_and_skeleton_are_those_of_the_training(seed: int, views: int) ->
     assert poses.tier == "volumetric"
     np.testing.assert_allclose(poses.xyz_m[0][sure], fine.xyz_m[0][sure], atol=1e-4)
     np.testing.assert_allclose(poses.sigma_m[0][sure], fine.sigma_m[0][sure], rtol=1e-3)
+
+
+@pytest.mark.parametrize("weights", ["peaks", "triangulation.confidence"])
+@pytest.mark.parametrize(("seed", "views"), [(1, 4), (4, 2)])
+def test_the_posture_is_told_what_it_was_trained_on(seed: int, views: int, weights: Any) -> None:
+    """And it is asked only after the network whose answers it knows, and may be left out."""
+    rng = np.random.default_rng(seed)
+    rig = random_rig(rng)
+    seen = look(rng, rig, place(rng, PERSON), views=views, occlusion=0.4, statistics=statistics())
+    studio = Studio(rig.names).context(rig=rig, caps=caps("views", skeleton="coco17", maps=True))
+    made: dict[bool, Any] = {}
+    for posture in (True, False):
+        settings = LiftVolumetric.Settings(posture=posture, weights=weights)
+        assert ("triangulation.posture" in LiftVolumetric.networks(settings, rig)) is posture
+        node = LiftVolumetric(settings)
+        node.open(studio)
+        made[posture] = node.step(packet(packed(seen)))
+        node.close()
+    options = EngineOptions(threads=1)
+    network, weigh, body = VolumeNetwork("triangulation.slim", options), LearnedWeights(options, COCO17), Posture(options)
+    weigh_or_not = weigh if weights != "peaks" else None
+    _, exchanged, exact = looked(seen, weigh_or_not)
+    one = way(seen, network, weigh_or_not)
+    assert one is not None
+    want = refined(seen, one.cube, exchanged[0], *(a[0] for a in body(*one.told)), weights=exact)
+    for opened in (network, weigh, body):
+        opened.close()
+    for poses, points in ((made[True], want), (made[False], one.fine)):
+        sure = points.sigma_m[0] <= node.settings.max_sigma_m
+        assert sure.sum() > 8
+        np.testing.assert_allclose(poses.xyz_m[0][sure], points.xyz_m[0][sure], atol=2e-3)  # bf16, where the processor has it
+    assert np.nanmax(np.abs(made[True].xyz_m - made[False].xyz_m)) > 2e-3
 
 
 def test_samples_are_judged_as_a_studio_judges_that_sets_nothing() -> None:
