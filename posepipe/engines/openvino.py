@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ _PIECE = 4
 
 
 class OpenvinoEngine(Engine):
-    """One compiled network, set for latency. A batch is cut into pieces of at most four, each compiled for its size: a network whose batch is left open
-    takes a tenth more time. What was compiled is kept, so that only the first start of a network compiles.
+    """One compiled network, set for latency. A batch is cut into pieces of at most four, each compiled for its size: BlazePose takes a tenth more
+    time where its batch is left open. What was compiled is kept, so that only the first start of a network compiles.
 
     A batch is divided among the threads, each of which runs its share by itself. Threads that work on one picture together wait for each other at every
     layer, which costs a tenth of their time on two cores, and more where decoders keep taking one of the cores away. A batch of one is run by all
@@ -55,7 +56,10 @@ class OpenvinoEngine(Engine):
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._path = path
         self._wide = layers_of(path) if done == "bf16" else ()
-        self._how = (done, f"layout {_LAYOUT} inside {inside}{_except(self._wide)}")
+        # Threads and streams are not in the key: what is exported is loaded for any number of them.
+        self._key = cache.BuildKey(
+            cache.sha256_of(path), "openvino", ov.__version__, processor(), done, f"layout {_LAYOUT} inside {inside}{_except(self._wide)}"
+        )
         self.instances = options.instances
         self._compiled: dict[tuple[int, int], Any] = {}
         first = self._load(1, 1)
@@ -80,10 +84,7 @@ class OpenvinoEngine(Engine):
         settings = self._settings | ({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams} if streams > 1 else {})
         if parts > 1:
             settings["INFERENCE_NUM_THREADS"] = self._threads
-        precision, how = self._how
-        key = cache.BuildKey(
-            cache.sha256_of(self._path), "openvino", ov.__version__, processor(), precision, how if size == 1 else f"{how} batch {size}"
-        )
+        key = self._key if size == 1 else replace(self._key, shapes=f"{self._key.shapes} batch {size}")
         made_now: list[Any] = []
 
         def make() -> bytes:

@@ -24,7 +24,8 @@ def rounded(model: onnx.ModelProto, precision: Literal["fp16", "bf16"], *, kept:
     """A float32 network whose weights, and whose numbers after every node, are those that `precision` can hold (rounded to nearest even).
 
     Decoding, norms, exponentials and what else a conversion leaves in float32 stay: a runtime is not asked to round them either.
-    kept: nodes, by name or else first output, that stay as well, with their weights (`bf16.wide_nodes`). Sums inside a layer stay float32, as in the matrix units of GPUs and processors. Inputs and outputs keep names and number types.
+    kept: nodes, by name or else first output, that stay as well, with their weights (`bf16.wide_nodes`). Sums inside a layer stay float32, as in the
+    matrix units of GPUs and processors. Inputs and outputs keep names and number types.
     """
     to, dtype = _TYPES[precision]
     if precision == "bf16":

@@ -15,12 +15,13 @@ from rich.console import Console
 from ..calib.cube import cube_around
 from ..calib.posebank import Track
 from ..calib.samples import INLIER, SIGMA, Observed, Sampler, algebraic, key_points, random_rig, refined, volume_of
-from ..calib.sides import facing_of, mirror_of
+from ..calib.sides import Bools, facing_of, mirror_of
 from ..calib.triangulate import Triangulated
 from ..calib.unproject import Cube
 from ..engines.engine import EngineOptions
 from ..engines.posture import Placed, describe
 from ..engines.volume import VolumeNetwork
+from ..nodes._lift_volume import in_cubes
 from ..nodes._lift_weights import LearnedWeights
 from ..pipeline.packet import F32, F64
 from ..pipeline.skeleton import COCO17
@@ -38,8 +39,12 @@ _HALF, _LEARNED = 0.5, 0.7
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One person on the way of `lift.volumetric`: the cube, and what of it the posture is told (arguments of `engines.posture.describe`)."""
+    """One person on the way of `lift.volumetric`. points, exchanged [C,17], weights: triangulation, as of `looked`. cube, and in it told: what the posture
+    is told (arguments of `engines.posture.describe`). fine: the fine step."""
 
+    points: Triangulated
+    exchanged: Bools
+    weights: F64 | None
     cube: Cube
     told: tuple[Placed, Placed, Placed, F32]
     fine: Triangulated
@@ -55,23 +60,19 @@ def way(seen: Observed, network: VolumeNetwork, weigh: LearnedWeights | None) ->
     fine = refined(seen, cube, exchanged[0], found.xyz[0], found.spread[0], weights=weights)
     told = (
         Placed(found.xyz.copy(), found.spread.copy(), np.zeros((1, 17))),
-        _placed(fine, cube),
-        _placed(points, cube),
+        in_cubes(fine.xyz_m, fine.sigma_m, fine.used, [cube]),
+        in_cubes(points.xyz_m, points.sigma_m, points.used, [cube]),
         key_points(seen)[1],
     )
-    return Way(cube, told, fine)
+    return Way(points, exchanged[0], weights, cube, told, fine)
 
 
-def looked(seen: Observed, weigh: LearnedWeights | None) -> tuple[Triangulated, Any, F64 | None]:
-    """Triangulated with the heights of the peaks, or with learned weights; the joints whose sides were exchanged; and the weights."""
+def looked(seen: Observed, weigh: LearnedWeights | None) -> tuple[Triangulated, Bools, F64 | None]:
+    """Triangulated with the heights of the peaks, or with learned weights; the joints [1,C,17] whose sides were exchanged; and the weights [1,C,17]."""
     if weigh is None:
         return (*algebraic(seen), None)
     rays, conf, side_px = key_points(seen)
     return weigh.triangulate(seen.rig, rays, conf, side_px, seen.maps[None], mirror=_MIRROR, facing=_FACING, inlier=INLIER, sigma=SIGMA)
-
-
-def _placed(points: Triangulated, cube: Cube) -> Placed:
-    return Placed(cube.shares(points.xyz_m[0])[None], points.sigma_m / cube.side_m, points.used.sum(axis=1))
 
 
 def examples(
@@ -126,14 +127,14 @@ def posture(
         parts = [_drawn(tracks, engine, count, seed, tell=tell)]
     else:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            drawing = [pool.submit(_drawn, tracks, engine, count // workers, 1000 * seed + k) for k in range(workers)]
+            drawing = [pool.submit(_drawn, tracks, engine, -(-count // workers), 1000 * seed + k) for k in range(workers)]
             parts = [one.result() for one in drawing]
     every = [e for part in parts for e in (part, part.mirrored(_MIRROR))]
     drawn = Examples(*(np.concatenate([getattr(e, n) for e in every]) for n in Examples.__slots__))
     tell(f"{len(drawn) // 2} people, each of them twice, the second time with left and right exchanged")
 
     def judge(net: Net) -> str:
-        return ", ".join(f"{n} views {off_mm(net, e, side_m=SIDE_M)[0]:.1f} mm" for n, e in judged.items())
+        return ", ".join(f"{n} views {off_mm(net, e, side_m=SIDE_M):.1f} mm" for n, e in judged.items())
 
     return train(drawn, out, Plan(seed=seed), judge=judge, tell=tell)
 

@@ -226,8 +226,12 @@ class Lifter:
         fine = fine_step(self._rig, uv_px, conf, at.exchanged[rows], cubes, found.xyz, found.spread, weights=weights, **how)
         if self._posture is not None:
             joints, was = self._joints, at.points
-            first = _placed(was.xyz_m[rows][:, joints], was.sigma_m[rows][:, joints], was.used[rows][:, :, joints], cubes)
-            told = Placed(found.xyz, found.spread, np.zeros(found.spread.shape)), _placed(fine.xyz_m, fine.sigma_m, fine.used, cubes), first
+            first = in_cubes(was.xyz_m[rows][:, joints], was.sigma_m[rows][:, joints], was.used[rows][:, :, joints], cubes)
+            told = (
+                Placed(found.xyz, found.spread, np.zeros(found.spread.shape)),
+                in_cubes(fine.xyz_m, fine.sigma_m, fine.used, cubes),
+                first,
+            )
             fine = fine_step(self._rig, uv_px, conf, at.exchanged[rows], cubes, *self._posture(*told, conf), weights=weights, **how)
         sure = (fine.conf > 0) & (fine.sigma_m <= self.settings.max_sigma_m)
         placed = np.zeros(len(at.v.ids), np.bool_)
@@ -258,7 +262,7 @@ class Lifter:
         self._seen = seen
 
 
-def _placed(xyz_m: F64, sigma_m: F64, used: Bools, cubes: Sequence[Cube]) -> Placed:
+def in_cubes(xyz_m: F64, sigma_m: F64, used: Bools, cubes: Sequence[Cube]) -> Placed:
     """Joints [N,17,3], their deviations [N,17] and the views [N,C,17] that they come from, in the people's cubes."""
     side_m = np.array([cube.side_m for cube in cubes])
     return Placed(np.stack([cube.shares(one) for one, cube in zip(xyz_m, cubes, strict=True)]), sigma_m / side_m[:, None], used.sum(axis=1))

@@ -24,7 +24,7 @@ from posepipe.engines.engine import EngineOptions
 from posepipe.engines.posture import Posture
 from posepipe.engines.volume import VolumeNetwork
 from posepipe.launch.drawing import split
-from posepipe.launch.training_posture import looked, way
+from posepipe.launch.training_posture import way
 from posepipe.nodes._lift_weights import LearnedWeights
 from posepipe.pipeline.packet import F64
 from posepipe.pipeline.skeleton import COCO17
@@ -50,9 +50,8 @@ class Lift:
         if one is None:
             nowhere = np.full((17, 3), np.nan)
             return nowhere, nowhere, nowhere, nowhere, nowhere[:, 0]
-        points, exchanged, weights = looked(seen, weigh)
-        posed = refined(seen, one.cube, exchanged[0], *(a[0] for a in self._posture(*one.told)), weights=weights)
-        return points.xyz_m[0], one.cube.world(one.told[0].xyz[0]), one.fine.xyz_m[0], posed.xyz_m[0], posed.sigma_m[0]
+        posed = refined(seen, one.cube, one.exchanged, *(a[0] for a in self._posture(*one.told)), weights=one.weights)
+        return one.points.xyz_m[0], one.cube.world(one.told[0].xyz[0]), one.fine.xyz_m[0], posed.xyz_m[0], posed.sigma_m[0]
 
 
 def synthetic(args: argparse.Namespace) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def drooping(count: int, seed: int = 0) -> Examples:
 def test_training_learns(tmp_path: Path) -> None:
     said: list[str] = []
     kept_out = drooping(50, seed=1)
-    before, _ = off_mm(Net(), kept_out, side_m=2.5)
-    path = train(drooping(400), tmp_path, PLAN, judge=lambda net: f"{off_mm(net, kept_out, side_m=2.5)[0]:.2f}", tell=said.append)
+    before = off_mm(Net(), kept_out, side_m=2.5)
+    path = train(drooping(400), tmp_path, PLAN, judge=lambda net: f"{off_mm(net, kept_out, side_m=2.5):.2f}", tell=said.append)
     assert path == tmp_path / "posture.onnx"
     assert said[-1].startswith("step 150 of 150, ")
     assert 50 < before < 60

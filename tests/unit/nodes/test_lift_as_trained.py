@@ -15,7 +15,7 @@ from posepipe.calib.synthetic_noise import statistics
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.posture import Posture
 from posepipe.engines.volume import VolumeNetwork
-from posepipe.launch.training_posture import looked, way
+from posepipe.launch.training_posture import way
 from posepipe.nodes._lift import LiftSettings
 from posepipe.nodes._lift_weights import LearnedWeights
 from posepipe.nodes.lift_volumetric import LiftVolumetric
@@ -76,11 +76,9 @@ def test_the_posture_is_told_what_it_was_trained_on(seed: int, views: int, weigh
         node.close()
     options = EngineOptions(threads=1)
     network, weigh, body = VolumeNetwork("triangulation.slim", options), LearnedWeights(options, COCO17), Posture(options)
-    weigh_or_not = weigh if weights != "peaks" else None
-    _, exchanged, exact = looked(seen, weigh_or_not)
-    one = way(seen, network, weigh_or_not)
+    one = way(seen, network, weigh if weights != "peaks" else None)
     assert one is not None
-    want = refined(seen, one.cube, exchanged[0], *(a[0] for a in body(*one.told)), weights=exact)
+    want = refined(seen, one.cube, one.exchanged, *(a[0] for a in body(*one.told)), weights=one.weights)
     for opened in (network, weigh, body):
         opened.close()
     for poses, points in ((made[True], want), (made[False], one.fine)):
