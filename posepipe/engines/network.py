@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..pipeline.skeleton import COCO17, Skeleton, skeleton
 from .assets import Asset, asset, catalogue, find, imported_card, user_card
 from .crop import Pixels, Rois, crop_rgb, image_from_crop, to_image, warm_up
 from .decoders import Joints, MapLayout, People, decoder_options, family, open_decoder, open_maps_decoder, stub_answers
+from .device import cores
 from .engine import Contract, Engine, EngineOptions, open_engine
 from .regions import Detection, Regions
 
@@ -114,7 +114,7 @@ class Network:
         ((self._input, tensor),) = card.inputs.items()
         if tensor.shape[0] == 1 and options.instances == 1:
             # Pictures beside each other, each by one core, take a tenth less time than all cores on one after the other.
-            options = msgspec.structs.replace(options, instances=max(1, min(batch, _cores())))
+            options = msgspec.structs.replace(options, instances=max(1, min(batch, cores())))
         transcribed = bool(card.files) and card.files[0].name.endswith(".tflite")
         if options.runtime == "stub":
             self.engine: Engine = open_engine(Path(), options, contract=contract, answers=stub_answers(card))
@@ -268,10 +268,6 @@ def map_regions(rois: Rois, layout: MapLayout, *, size: tuple[int, int]) -> F64:
 
 def _options(name: str, options: EngineOptions) -> EngineOptions:
     return options if name != STUB else EngineOptions(runtime="stub")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_frame(people: People, frame_from_crop: F64) -> list[Detection]:

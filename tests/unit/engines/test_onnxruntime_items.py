@@ -1,4 +1,4 @@
-"""ONNX Runtime with one thread: batches of pictures, item by item."""
+"""ONNX Runtime: batches of pictures, item by item."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ def pictures(n: int, seed: int = 0, side: int = SIDE) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def test_the_answers_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_answers_are_those_of_the_whole_batch(tmp_path: Path, threads: int) -> None:
     path = network(tmp_path / "n.onnx")
-    with opened(path) as one, opened(path, threads=2) as two:
-        for n in (3, 1, 5, 2):
+    with opened(path, threads=threads) as by_item, opened(path, threads=7) as at_once:
+        for n in (3, 1, 6, 2, 4):
             batch = pictures(n, n)
-            ours, theirs = one({"image": batch}), two({"image": batch})
+            ours, theirs = by_item({"image": batch}), at_once({"image": batch})
             assert {k: v.shape for k, v in ours.items()} == {"seen": (n, 8, 80, 80), "brightness": (n, 3)}
             for name in ours:
                 np.testing.assert_array_equal(ours[name], theirs[name])
@@ -65,23 +66,27 @@ def test_pictures_may_lie_anywhere_in_memory(tmp_path: Path) -> None:
         np.testing.assert_array_equal(e({"image": np.asfortranarray(batch[::2])})["brightness"], want)
 
 
-def test_runs_under_way_at_once_share_no_arrays(tmp_path: Path) -> None:
-    with opened(network(tmp_path / "n.onnx"), instances=2) as e:
-        batches = [pictures(3, seed) for seed in (1, 2)]
+@pytest.mark.parametrize("threads", [1, 4])
+def test_runs_under_way_at_once_share_no_arrays(tmp_path: Path, threads: int) -> None:
+    with opened(network(tmp_path / "n.onnx"), threads=threads, instances=2) as e:
+        batches = [pictures(4, seed) for seed in (1, 2)]
         under_way = [e.submit({"image": b}) for b in batches]
         for pending, batch in zip(under_way, batches, strict=True):
             np.testing.assert_allclose(pending.result()["brightness"], batch.mean(axis=(1, 2)), rtol=1e-5)
 
 
-def test_only_large_items_are_run_alone(tmp_path: Path) -> None:
+def test_only_large_items_of_which_every_thread_has_as_many_are_run_alone(tmp_path: Path) -> None:
     """A network that needs an even batch, which it does not say, sees whether its batch comes whole."""
     small, large = (network(tmp_path / f"{side}.onnx", side, parts=2) for side in (32, SIDE))
     with opened(small) as e:
         assert len(e({"image": pictures(4, side=32)})["seen"]) == 4
-    with opened(large, threads=2) as e:
+    with opened(large, threads=3) as e:
         assert len(e({"image": pictures(4)})["seen"]) == 4
-    with opened(large) as e, pytest.raises(EngineError, match=r"the network cannot be run: .*\{1,160,160,3\}"):
-        e({"image": pictures(4)})
+    for threads in (1, 2, 4):
+        with opened(large, threads=threads) as e:
+            for _ in range(2):  # the engine can be run again: no thread is left behind, or still at work
+                with pytest.raises(EngineError, match=r"the network cannot be run: .*\{1,160,160,3\}"):
+                    e({"image": pictures(4)})
 
 
 def test_a_batch_of_fixed_size_is_run_whole(tmp_path: Path) -> None:
