@@ -122,7 +122,11 @@ class Asset:
                 what = f"posepipe's own file {missing[0].name!r} is missing or of another size"
                 raise PullError(what, where=str(self.folder), hint="reinstall posepipe")
             if self.beside is not None:
-                raise PullError(f"the card names {missing[0].name!r}, which is not beside it", where=str(self.beside), hint="put it there")
+                raise PullError(
+                    f"the card names {missing[0].name!r}, which is not beside it",
+                    where=str(self.folder / missing[0].name),
+                    hint="put it there",
+                )
             hint = f"run `posepipe pull {self.name}` ({self.download})"
             raise PullError(f"{self.name!r} is not on this machine", where=str(self.folder), hint=hint)
         return self.folder / name if name else self.folder

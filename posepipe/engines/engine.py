@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError, did_you_mean
 from .assets import TensorCard
+from .protobuf import must_be_onnx
 
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch", "stub"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Arrays = Mapping[str, NDArray[Any]]
+OTHERWISE = "name another runtime, or export the network anew: opset 17 suits all of them"
 
 
 class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -210,6 +212,7 @@ def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None
         return StubEngine(contract, answers)
     if not path.is_file():
         raise EngineError("there is no such network file", where=where, hint="`posepipe pull` lists the networks that it fetches")
+    must_be_onnx(path)
     name, reason = runtimes.choose(options, path)
     engine = runtimes.open_with(name, path, options, reason)
     if contract is not None:

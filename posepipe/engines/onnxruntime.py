@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -24,7 +25,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from ..pipeline.errors import EngineError
 from .device import cores
-from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
+from .engine import OTHERWISE, Arrays, Engine, EngineOptions, Precision, TensorSpec
 
 _LARGE = 1 << 16
 """Bytes of a picture or volume from which on a batch is run item by item. Other networks are mostly weights, which a batch reads once."""
@@ -67,7 +68,7 @@ class OnnxruntimeEngine(Engine):
         try:
             return ort.InferenceSession(self._path, settings, providers=["CPUExecutionProvider"])
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoModel, NotImplemented) as e:
-            raise EngineError(f"not a network that ONNX Runtime can load: {e}", where=str(self._path)) from e
+            raise EngineError(f"not a network that ONNX Runtime can load: {_gist(e)}", where=str(self._path), hint=OTHERWISE) from e
 
     def _run(self, inputs: Arrays, instance: int) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
@@ -76,7 +77,7 @@ class OnnxruntimeEngine(Engine):
                 return self._items[instance].run(inputs)
             return dict(zip(self._names, self._whole.run(self._names, dict(inputs)), strict=True))
         except (EPFail, Fail, InvalidArgument, NotImplemented, RuntimeException, RuntimeError) as e:  # the last: of runs with a binding
-            raise self._failed(str(e), str(self._path)) from e
+            raise self._failed(_gist(e), str(self._path)) from e
 
     def _close(self) -> None:
         for items in self._items:
@@ -119,6 +120,14 @@ class _Items:
     def close(self) -> None:
         if self._others:
             self._others.shutdown()
+
+
+def _gist(e: Exception) -> str:
+    """What it says, without its code, the file again and the place in its own source."""
+    return (
+        re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?(/\S+:\d+ [^)]*\) ?)?", "", str(e)).strip()
+        or "no reason given"
+    )
 
 
 def _spec(tensor: Any) -> TensorSpec:

@@ -20,7 +20,7 @@ from ..pipeline.errors import EngineError
 from . import cache
 from .bf16 import layers_of, marked
 from .device import processor
-from .engine import Arrays, Engine, EngineOptions, Precision, TensorSpec
+from .engine import OTHERWISE, Arrays, Engine, EngineOptions, Precision, TensorSpec
 
 _LOG = logging.getLogger("posepipe")
 _LAYOUT = 2
@@ -117,7 +117,7 @@ class OpenvinoEngine(Engine):
                     model.reshape({name: [size, *shape[1:]] for name, shape, _ in ports["inputs"]})
             return ports, self._core.compile_model(model, "CPU", dict(settings))
         except RuntimeError as e:
-            raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(self._path)) from e
+            raise EngineError(f"not a network that OpenVINO can load: {_gist(e)}", where=str(self._path), hint=OTHERWISE) from e
 
     def _import(self, kept: bytes, settings: Mapping[str, Any]) -> Any:
         return self._core.import_model(self._ports(kept), "CPU", dict(settings))

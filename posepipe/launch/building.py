@@ -125,14 +125,15 @@ def show() -> int:
     if not found:
         print(f"nothing is kept in {cache.folder()}; the first start of a network, or `posepipe build STUDIO`, keeps what it compiles")
         return 0
-    table = Table("network", "runtime", "precision", "device", "size", "last used", box=None, pad_edge=False, header_style="bold")
-    for one in found:
-        size = f"{one.size_bytes / 1e6:.1f} MB"
-        if one.key is None:
-            table.add_row("damaged", "", "", "", size, _ago(one.used_s))
-        else:
-            runtime = f"{one.key.runtime} {_short(one.key.version)}"
-            table.add_row(network_name(one), runtime, one.key.precision, one.key.device, size, _ago(one.used_s))
+    table = Table("network", "runtime", "precision", "device", "files", "size", "last used", box=None, pad_edge=False, header_style="bold")
+    rows: dict[tuple[str, ...], list[cache.Kept]] = {}
+    for one in found:  # some runtimes keep a file for each size of batch
+        k = one.key
+        row = ("damaged", "", "", "") if k is None else (network_name(one), f"{k.runtime} {_short(k.version)}", k.precision, k.device)
+        rows.setdefault(row, []).append(one)
+    for row, files in rows.items():
+        size = f"{sum(one.size_bytes for one in files) / 1e6:.1f} MB"
+        table.add_row(*row, str(len(files)), size, _ago(min(one.used_s for one in files)))
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 140)  # a file has room

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 def _engines(commands: Any) -> None:
     engines = commands.add_parser("engines", help="compiled networks on this machine")
     kinds = engines.add_subparsers(metavar="COMMAND", required=True)
-    listing = kinds.add_parser("list", help="what is kept: network, runtime, precision, device, size, last used")
+    listing = kinds.add_parser("list", help="what is kept: network, runtime, precision, device, files, size, last used")
     listing.set_defaults(command=lambda a: _building().show())
     gc = kinds.add_parser("gc", help="remove what no network and no runtime that is here uses any more")
     which = gc.add_mutually_exclusive_group()

@@ -117,13 +117,13 @@ def test_wrong_arrays_are_refused_with_wanted_and_given(network: Path, runtime: 
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("content", [b"", b"hello", "half"])
-def test_a_file_that_is_no_network_is_refused(network: Path, tmp_path: Path, runtime: str, content: Any) -> None:
+def test_a_file_whose_graph_makes_no_sense_is_refused(tmp_path: Path, runtime: str) -> None:
     bad = tmp_path / "bad.onnx"
-    bad.write_bytes(network.read_bytes()[:-20] if content == "half" else content)
+    bad.write_bytes(b"\x08\x0a:\x03abc")  # whole outside: what is not, test_protobuf.py looks at
     with pytest.raises(EngineError, match="not a network that") as e:
         open_engine(bad, _options(runtime))
     assert str(bad) in str(e.value)
+    assert "export the network anew" in str(e.value)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

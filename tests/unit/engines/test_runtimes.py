@@ -343,7 +343,7 @@ def test_what_one_runtime_cannot_open_is_left_to_the_other(network: Path, monkey
 def test_a_file_that_nothing_opens_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="pip install openvino")
     bad = tmp_path / "bad.onnx"
-    bad.write_bytes(b"hello")
+    bad.write_bytes(b"\x08\x0a:\x03abc")
     with pytest.raises(EngineError, match="not a network that"):
         open_engine(bad, EngineOptions(device="cpu"))
 

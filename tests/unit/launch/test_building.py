@@ -220,6 +220,7 @@ def test_nothing_kept(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_list_says_what_is_kept(network: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache.build(key(network), lambda: b"x" * 2_000_000, source=network)
+    cache.build(key(network, shapes="batch 2"), lambda: b"x" * 1_000_000, source=network)
     full = home / "onnx" / f"{asset('blazepose.full').files[0].sha256[:16]}-heatmaps-v{VERSION}.onnx"
     full.parent.mkdir(parents=True)
     full.write_bytes(b"net")
@@ -228,19 +229,20 @@ def test_the_list_says_what_is_kept(network: Path, home: Path, capsys: pytest.Ca
     half.write_bytes(b"half")
     cache.build(key(half, precision="fp16"), lambda: b"x", source=half)
     (cache.folder() / "junk.engine").write_bytes(b"junk")
-    os.utime(cache.folder() / key(network).name, (0, 0))
+    for shapes in ("", "batch 2"):
+        os.utime(cache.folder() / key(network, shapes=shapes).name, (0, 0))
     assert cli.main(["engines", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (one,) = (line.split() for line in lines if line.startswith("twice.onnx"))
     assert one[1:4] == ["openvino", "2026.4.1", "bf16"]
-    assert " ".join(one[4:10]) == "Some CPU x 2 2.0 MB"
+    assert " ".join(one[4:11]) == "Some CPU x 2 2 3.0 MB", "one line for a network, however many sizes of batch are kept"
     assert "days ago" in " ".join(one)
     whole, converted = (line for line in sorted(lines) if line.startswith("blazepose.full"))
     assert "fp16" in converted + whole
     assert "sm89" in converted + whole
     assert whole.rstrip().endswith("just now")
     assert any(line.startswith("damaged") for line in lines)
-    assert lines[-1].startswith("2.0 MB in ")
+    assert lines[-1].startswith("3.0 MB in ")
 
 
 @pytest.mark.parametrize(

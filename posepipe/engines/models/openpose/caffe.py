@@ -6,14 +6,15 @@ Numbers of the fields: caffe.proto (BVLC Caffe). NetParameter {layers: 2 (old), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....pipeline.errors import EngineError
+from ...protobuf import BYTES, VARINT, Broken, Field, fields, varint
 from .plan import PLANS, Plan, Shape
 
 if TYPE_CHECKING:
@@ -22,23 +23,7 @@ if TYPE_CHECKING:
 Blobs = tuple[NDArray[np.float32], ...]
 Layers = Mapping[str, Blobs]
 
-_VARINT, _BYTES = 0, 2
-_FIXED = {1: 8, 5: 4}
 _SHOWN = 5
-
-
-class _Broken(Exception):
-    """These bytes are no such message; the text says where."""
-
-
-class _Field(NamedTuple):
-    """One field of a message. value: of a field that is one number. begin, end: where its bytes are."""
-
-    number: int
-    kind: int
-    value: int
-    begin: int
-    end: int
 
 
 def read(path: Path) -> dict[str, Blobs]:
@@ -53,19 +38,19 @@ def read(path: Path) -> dict[str, Blobs]:
         raise EngineError(f"cannot read the weights: {e.strerror or e}", where=where, hint="give the path of the .caffemodel") from e
     try:
         return _layers(content)
-    except _Broken as e:
+    except Broken as e:
         hint = "give the .caffemodel itself (not the .prototxt), and compare its size with the publisher's: a broken download ends early"
         raise EngineError(f"not a whole caffemodel: {e}", where=where, hint=hint) from e
 
 
 def _layers(content: bytes) -> dict[str, Blobs]:
     found: dict[str, Blobs] = {}
-    for message in _fields(content, 0, len(content)):
-        if message.number not in (2, 100) or message.kind != _BYTES:
+    for message in fields(content, 0, len(content)):
+        if message.number not in (2, 100) or message.kind != BYTES:
             continue
         name_at, blobs_at = (1, 7) if message.number == 100 else (4, 6)
         name, blobs = "", []
-        for part in _fields(content, message.begin, message.end):
+        for part in fields(content, message.begin, message.end):
             if part.number == name_at:
                 name = content[part.begin : part.end].decode("utf-8", "replace")
             elif part.number == blobs_at:
@@ -73,54 +58,21 @@ def _layers(content: bytes) -> dict[str, Blobs]:
         if blobs:
             found[name] = tuple(_blob(content, b, name) for b in blobs)
     if not found:
-        raise _Broken("it holds no layer with numbers")
+        raise Broken("it holds no layer with numbers")
     return found
 
 
-def _fields(content: bytes, at: int, end: int) -> Iterator[_Field]:
-    while at < end:
-        key, begin = _varint(content, at, end)
-        number, kind = key >> 3, key & 7
-        value = 0
-        if kind == _VARINT:
-            value, after = _varint(content, begin, end)
-        elif kind == _BYTES:
-            size, begin = _varint(content, begin, end)
-            after = begin + size
-        elif kind in _FIXED:
-            after = begin + _FIXED[kind]
-        else:
-            raise _Broken(f"byte {at} begins nothing that a caffemodel has")
-        if number == 0:
-            raise _Broken(f"byte {at} begins nothing that a caffemodel has")
-        if after > end:
-            raise _Broken(f"it ends in the middle: {after - begin} bytes should follow byte {begin}, {end - begin} do")
-        yield _Field(number, kind, value, begin, after)
-        at = after
-
-
-def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
-    value = 0
-    for i in range(10):
-        if at + i >= end:
-            raise _Broken(f"it ends in the middle of the number at byte {at}")
-        value |= (content[at + i] & 127) << (7 * i)
-        if content[at + i] < 128:
-            return value, at + i + 1
-    raise _Broken(f"byte {at} begins a number without an end")
-
-
-def _blob(content: bytes, blob: _Field, layer: str) -> NDArray[np.float32]:
+def _blob(content: bytes, blob: Field, layer: str) -> NDArray[np.float32]:
     parts: list[NDArray[Any]] = []
     shape: list[int] = []
     old = [0, 0, 0, 0]
-    for field in _fields(content, blob.begin, blob.end):
+    for field in fields(content, blob.begin, blob.end):
         if 1 <= field.number <= 4:
             old[field.number - 1] = field.value
         elif field.number in (5, 8):
             size, length = 4 if field.number == 5 else 8, field.end - field.begin
             if length % size:
-                raise _Broken(f"the numbers of layer {layer!r} are cut off")
+                raise Broken(f"the numbers of layer {layer!r} are cut off")
             parts.append(np.frombuffer(content, f"<f{size}", length // size, field.begin).astype(np.float32))
         elif field.number == 7:
             shape = _dims(content, field)
@@ -128,19 +80,19 @@ def _blob(content: bytes, blob: _Field, layer: str) -> NDArray[np.float32]:
     if not shape and any(old):
         shape = old
     if np.prod(shape, dtype=np.float64) != data.size:
-        raise _Broken(f"layer {layer!r} should have numbers of the shape {shape} and has {data.size}")
+        raise Broken(f"layer {layer!r} should have numbers of the shape {shape} and has {data.size}")
     return data.reshape(shape)
 
 
-def _dims(content: bytes, shape: _Field) -> list[int]:
+def _dims(content: bytes, shape: Field) -> list[int]:
     found = []
-    for field in _fields(content, shape.begin, shape.end):
-        if field.number == 1 and field.kind == _VARINT:
+    for field in fields(content, shape.begin, shape.end):
+        if field.number == 1 and field.kind == VARINT:
             found.append(field.value)
         elif field.number == 1:
             at = field.begin
             while at < field.end:
-                dim, at = _varint(content, at, field.end)
+                dim, at = varint(content, at, field.end)
                 found.append(dim)
     return found
 
