@@ -114,11 +114,19 @@ def triangulate_sides(
     single = _swapped_pairs(rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), points, mirror, limits)
     if single.any():
         exchanged ^= single
-        order = np.where(exchanged, mirror, np.arange(joints))
-        points = triangulate(
-            rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), inlier_px=limits, sigma_px=noise, min_views=min_views
-        )
+        points = exchanged_points(rig, rays, conf, exchanged, mirror=mirror, inlier_px=limits, sigma_px=noise, min_views=min_views)
     return points, exchanged
+
+
+def exchanged_points(
+    rig: Rig, rays: F64, conf: F64, exchanged: Bools, *, mirror: I64, inlier_px: F64, sigma_px: F64, min_views: int = 2
+) -> Triangulated:
+    """`triangulate` with left and right of these joints [K,C,J] exchanged in a view: K ways to see what is given, of one person or of K."""
+    ways = len(exchanged)
+    order = np.where(exchanged, mirror, np.arange(exchanged.shape[2]))
+    rays, conf, inlier_px, sigma_px = (np.broadcast_to(a, (ways, *a.shape[1:])) for a in (rays, conf, inlier_px, sigma_px))
+    limits = {"inlier_px": np.ascontiguousarray(inlier_px), "sigma_px": np.ascontiguousarray(sigma_px)}
+    return triangulate(rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), min_views=min_views, **limits)
 
 
 def exchange_maps(maps: F32, exchanged: Bools, mirror: I64) -> F32:

@@ -21,11 +21,11 @@ from ..calib.unproject import Cube
 from ..engines.engine import EngineOptions
 from ..engines.posture import Placed, describe
 from ..engines.volume import VolumeNetwork
-from ..nodes._lift_volume import in_cubes
+from ..nodes._lift_cubes import in_cubes
 from ..nodes._lift_weights import LearnedWeights
 from ..pipeline.packet import F32, F64
 from ..pipeline.skeleton import COCO17
-from .drawing import ASTRAY_RAD, SIDE_M, VIEWS, hard, split
+from .drawing import SIDE_M, hard, split
 from .training import can_train
 
 _SHAPES = 6
@@ -34,7 +34,10 @@ _TOGETHER = 50
 _FAR = 0.6
 """People who lie further from the middle of the cube than this share of it, in some axis, were taken for somebody else."""
 _MIRROR, _FACING = mirror_of(COCO17), facing_of(COCO17)
-_HALF, _LEARNED = 0.5, 0.7
+_HARD, _ASTRAY, _LEARNED = 0.5, 0.6, 0.7
+_VIEWS = {4: 0.35, 3: 0.15, 2: 0.5}
+_ASTRAY_RAD = 0.007
+"""More than for the volume's network: what a wrong calibration does to two views the whole body shows best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +82,18 @@ def examples(
     tracks: Sequence[Track], network: VolumeNetwork, *, count: int, seed: int, hardly: bool = True, views: dict[int, float] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Any:  # fmt: skip
-    """`count` people as `engines.models.triangulation.posture.Examples`. hardly: half of them in what is harder than the measured noise, and half before
-    cameras that look elsewhere than their calibration says, as for the volume's network; without it as they are judged."""
+    """`count` people as `engines.models.triangulation.posture.Examples`. hardly: half of them in what is harder than the measured noise, and three of five
+    before cameras that look elsewhere than their calibration says; without it as they are judged. views: how many of the cameras see how large a share."""
     from ..engines.models.triangulation.posture import Examples
 
     rng = np.random.default_rng(seed)
     rigs, weigh = [random_rig(rng) for _ in range(_RIGS)], LearnedWeights(EngineOptions(threads=1), COCO17)
     found: list[tuple[F32, F32, F32]] = []
     while len(found) < count:
-        statistics = hard() if hardly and rng.random() < _HALF else None
-        astray_rad = abs(rng.normal(0, ASTRAY_RAD)) if hardly and rng.random() < _HALF else 0.0
+        statistics = hard() if hardly and rng.random() < _HARD else None
+        astray_rad = abs(rng.normal(0, _ASTRAY_RAD)) if hardly and rng.random() < _ASTRAY else 0.0
         drawn = Sampler(
-            tracks, seed=int(rng.integers(1 << 31)), rigs=rigs, views=views or VIEWS, statistics=statistics, miscalibrated_rad=astray_rad
+            tracks, seed=int(rng.integers(1 << 31)), rigs=rigs, views=views or _VIEWS, statistics=statistics, miscalibrated_rad=astray_rad
         )
         for _ in range(_TOGETHER):
             seen = drawn.draw()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import msgspec
 import numpy as np
@@ -29,11 +29,11 @@ from posepipe.pipeline.packet import F32, F64, Poses, Tier, ViewPoses
 from posepipe.pipeline.skeleton import COCO17, skeleton
 
 from ._lift import Algebraic, LiftSettings, check_single, engine_options
+from ._lift_cubes import Candidate, Cubes, Shown
 from ._lift_held import Held
 from ._lift_maps import Seen, coco17_in, heatmaps
 
 _LARGEST_STUDIO_M = 50.0
-_LEAST_PEAK = 0.02
 _BATCH = 4
 _FOLLOW_NS = 500_000_000
 _BODY = np.array(COCO17.body)
@@ -131,6 +131,7 @@ class Lifter:
             undo.callback(self._network.close)
             postured = settings.postured and self._network.engine.runtime != STUB
             self._posture = Posture(engine_options(ctx)) if postured else None
+            self._cubes = Cubes(self._rig, self._network, self._posture, tell=self._tell)
             undo.pop_all()
         engine = self._network.engine
         self.runs_on = f"{settings.engine} on {engine.runtime} {engine.precision} ({engine.device})"
@@ -185,23 +186,22 @@ class Lifter:
 
     def _volumetric(self, at: _Looked, t_ns: int) -> Bools:
         """Put the network's joints into the triangulated points where there is a cube; for whom [P]."""
+        joints, points, seen = self._joints, at.points, at.seen
+        candidates = [
+            Candidate(p, at.exchanged[p], points.xyz_m[p, joints], points.sigma_m[p, joints], points.used[p][:, joints], cube)
+            for p in range(len(at.v.ids))
+            if (cube := self._cube(at, p, t_ns)) is not None
+        ]
         placed = np.zeros(len(at.v.ids), np.bool_)
-        ready: list[tuple[int, Cube]] = []
-        for p in range(len(placed)):
-            cube = self._cube(at, p, t_ns)
-            if cube is None:
-                continue
-            volume = self._network.volumes[len(ready)]
-            seen = at.seen
-            fill(self._rig, seen.maps[p], seen.peaks[p], seen.rois[p], at.exchanged[p], cube, n=self._network.cells, out=volume)
-            if not volume.max() > _LEAST_PEAK:
-                self._tell("nothing of the heatmaps lies in the cube around a person: triangulation alone")
-                continue
-            ready.append((p, cube))
-            if len(ready) == len(self._network.volumes):
-                placed |= self._read(at, ready)
-                ready = []
-        return placed | self._read(at, ready) if ready else placed
+        if not candidates:
+            return placed
+        side_px = self._algebraic.side_px(at.v.side_px)
+        noise = {"inlier_px": self.settings.inlier * side_px, "sigma_px": self.settings.sigma * side_px}
+        shown = Shown(at.v.uv_px[:, :, joints], at.conf[:, :, joints], seen.maps, seen.rois, seen.peaks, **noise, weights=at.weights)
+        for found in self._cubes.lifted(shown, candidates):
+            for k, c in enumerate(found.candidates):
+                placed[c.row] = self._put(points, c.row, found.points, k)
+        return placed
 
     def _cube(self, at: _Looked, p: int, t_ns: int) -> Cube | None:
         """Around the triangulated person, else where this one must be by now; None without a place, or with too few views."""
@@ -215,38 +215,19 @@ class Lifter:
                 cube = Cube(at_m + speed_m_s * (t_ns - since_ns) / 1e9, self.settings.side_m, 0.0)
         return cube
 
-    def _read(self, at: _Looked, ready: list[tuple[int, Cube]]) -> Bools:
-        """Run the network on the filled cubes, refine, and put the result into the points; for whom there was one [P]."""
-        rows, cubes = [p for p, _ in ready], [cube for _, cube in ready]
-        found = self._network(self._network.volumes[: len(ready)])
-        uv_px, conf = at.v.uv_px[rows][:, :, self._joints], at.conf[rows][:, :, self._joints]
-        side_px = self._algebraic.side_px(at.v.side_px[rows])
-        how: dict[str, Any] = {"inlier_px": self.settings.inlier * side_px, "sigma_px": self.settings.sigma * side_px}
-        weights = None if at.weights is None else at.weights[rows]
-        fine = fine_step(self._rig, uv_px, conf, at.exchanged[rows], cubes, found.xyz, found.spread, weights=weights, **how)
-        if self._posture is not None:
-            joints, was = self._joints, at.points
-            first = in_cubes(was.xyz_m[rows][:, joints], was.sigma_m[rows][:, joints], was.used[rows][:, :, joints], cubes)
-            told = (
-                Placed(found.xyz, found.spread, np.zeros(found.spread.shape)),
-                in_cubes(fine.xyz_m, fine.sigma_m, fine.used, cubes),
-                first,
-            )
-            fine = fine_step(self._rig, uv_px, conf, at.exchanged[rows], cubes, *self._posture(*told, conf), weights=weights, **how)
-        sure = (fine.conf > 0) & (fine.sigma_m <= self.settings.max_sigma_m)
-        placed = np.zeros(len(at.v.ids), np.bool_)
-        for k, p in enumerate(rows):
-            if np.count_nonzero(sure[k, _BODY]) < self.settings.min_joints:
-                self._tell("the volume does not tell where a person's joints are: triangulation alone")
-                continue
-            placed[p] = True
-            points, j, known = at.points, self._joints, sure[k]
-            points.xyz_m[p, j] = np.where(known[:, None], fine.xyz_m[k], np.nan)
-            points.conf[p, j] = np.where(known, fine.conf[k], 0)
-            points.sigma_m[p, j] = np.where(known, fine.sigma_m[k], np.inf)
-            points.residual_px[p][:, j] = np.where(known, fine.residual_px[k], np.nan)
-            points.used[p][:, j] = known & fine.used[k]
-        return placed
+    def _put(self, points: Triangulated, p: int, fine: Triangulated, k: int) -> bool:
+        """Put row k of the refined joints into person p of the points; False where they are not enough of a body."""
+        known = (fine.conf[k] > 0) & (fine.sigma_m[k] <= self.settings.max_sigma_m)
+        if np.count_nonzero(known[_BODY]) < self.settings.min_joints:
+            self._tell("the volume does not tell where a person's joints are: triangulation alone")
+            return False
+        j = self._joints
+        points.xyz_m[p, j] = np.where(known[:, None], fine.xyz_m[k], np.nan)
+        points.conf[p, j] = np.where(known, fine.conf[k], 0)
+        points.sigma_m[p, j] = np.where(known, fine.sigma_m[k], np.inf)
+        points.residual_px[p][:, j] = np.where(known, fine.residual_px[k], np.nan)
+        points.used[p][:, j] = known & fine.used[k]
+        return True
 
     def _follow(self, poses: Poses, t_ns: int) -> None:
         """Where everybody's hips are and how they move, for instants in which nothing else says so."""
@@ -260,9 +241,3 @@ class Lifter:
             speed_m_s = (cube.centre_m - before[1]) / gone_s if before is not None and gone_s > 0 else np.zeros(3)
             seen[who] = (t_ns, cube.centre_m, speed_m_s)
         self._seen = seen
-
-
-def in_cubes(xyz_m: F64, sigma_m: F64, used: Bools, cubes: Sequence[Cube]) -> Placed:
-    """Joints [N,17,3], their deviations [N,17] and the views [N,C,17] that they come from, in the people's cubes."""
-    side_m = np.array([cube.side_m for cube in cubes])
-    return Placed(np.stack([cube.shares(one) for one, cube in zip(xyz_m, cubes, strict=True)]), sigma_m / side_m[:, None], used.sum(axis=1))

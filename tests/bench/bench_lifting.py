@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from posepipe.calib.samples import Observed, Sampler, algebraic, random_rig, refined
+from posepipe.calib.samples import INLIER, SIGMA, Observed, Sampler, algebraic, key_points, random_rig
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.posture import Posture
 from posepipe.engines.volume import VolumeNetwork
 from posepipe.launch.drawing import split
 from posepipe.launch.training_posture import way
+from posepipe.nodes._lift_cubes import Candidate, Cubes, Shown
 from posepipe.nodes._lift_weights import LearnedWeights
 from posepipe.pipeline.packet import F64
 from posepipe.pipeline.skeleton import COCO17
@@ -50,8 +51,21 @@ class Lift:
         if one is None:
             nowhere = np.full((17, 3), np.nan)
             return nowhere, nowhere, nowhere, nowhere, nowhere[:, 0]
-        posed = refined(seen, one.cube, one.exchanged, *(a[0] for a in self._posture(*one.told)), weights=one.weights)
-        return one.points.xyz_m[0], one.cube.world(one.told[0].xyz[0]), one.fine.xyz_m[0], posed.xyz_m[0], posed.sigma_m[0]
+        _, conf, side_px = key_points(seen)
+        shown = Shown(
+            seen.uv_px[None],
+            conf,
+            seen.maps[None],
+            seen.rois[None],
+            seen.conf[None],
+            INLIER * side_px,
+            SIGMA * side_px,
+            weights=one.weights,
+        )
+        p = one.points
+        candidate = Candidate(0, one.exchanged, p.xyz_m[0], p.sigma_m[0], p.used[0], one.cube)
+        (found,) = Cubes(seen.rig, self._network, self._posture).lifted(shown, [candidate])
+        return p.xyz_m[0], one.cube.world(one.told[0].xyz[0]), one.fine.xyz_m[0], found.points.xyz_m[0], found.points.sigma_m[0]
 
 
 def synthetic(args: argparse.Namespace) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from posepipe.engines.decoders.heatmaps import probabilities
-from posepipe.nodes import _lift_volume
+from posepipe.nodes import _lift_cubes
 from posepipe.nodes.lift_algebraic import LiftAlgebraic
 from posepipe.nodes.lift_volumetric import LiftVolumetric
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
@@ -63,9 +63,10 @@ def main() -> None:
     lifter = deep._lifter
     lifter._algebraic.points = timed("triangulation", lifter._algebraic.points)
     lifter._maps.of = timed("heatmaps looked at", lifter._maps.of)
-    _lift_volume.fill = timed("unprojection", _lift_volume.fill)
-    _lift_volume.fine_step = timed("fine step", _lift_volume.fine_step)
-    network, lifter._network = lifter._network, Timed(lifter._network)
+    _lift_cubes.fill = timed("unprojection", _lift_cubes.fill)
+    _lift_cubes.fine_step = timed("fine step", _lift_cubes.fine_step)
+    network = lifter._network
+    lifter._cubes._network = Timed(network)
     one = packet(views_of(rig, [standing(0.9 * k) for k in range(args.people)]))
     logits = np.random.default_rng(0).normal(-6, 3, (4 * args.people, 39, 64, 64)).astype(np.float32)
     channels = np.array([BLAZEPOSE33.index(j) for j in COCO17.joints])
