@@ -130,8 +130,8 @@ def show() -> int:
     for one in found:  # some runtimes keep a file for each size of batch
         k = one.key
         row = ("damaged", "", "", "") if k is None else (network_name(one), f"{k.runtime} {_short(k.version)}", k.precision, k.device)
-        rows.setdefault(row, []).append(one)
-    for row, files in rows.items():
+        rows.setdefault((*row, k.model_sha256 if k is not None else ""), []).append(one)
+    for (*row, _), files in rows.items():
         size = f"{sum(one.size_bytes for one in files) / 1e6:.1f} MB"
         table.add_row(*row, str(len(files)), size, _ago(min(one.used_s for one in files)))
     console = Console()
@@ -219,6 +219,8 @@ def old_networks(installed: Mapping[str, str]) -> dict[Path, str]:
 def network_name(one: cache.Kept) -> str:
     """The card's name of the network behind a build, else its file's name."""
     source = _origin(Path(one.source))
+    if source.parent.parent == home() / "imported":
+        return source.parent.name
     for name, card in catalogue().items():  # several networks that come with posepipe share a folder
         if any(source == card.folder / f.name for f in card.files):
             return name

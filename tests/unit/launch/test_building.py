@@ -228,6 +228,11 @@ def test_the_list_says_what_is_kept(network: Path, home: Path, capsys: pytest.Ca
     half = full.parent / f"{cache.sha256_of(full)[:16]}-fp16-v1-ort1.31.onnx"
     half.write_bytes(b"half")
     cache.build(key(half, precision="fp16"), lambda: b"x", source=half)
+    for name in ("openpose.hall", "openpose.stage"):
+        mine = home / "imported" / name / "network.onnx"
+        mine.parent.mkdir(parents=True)
+        mine.write_bytes(name.encode())
+        cache.build(key(mine), lambda: b"x", source=mine)
     (cache.folder() / "junk.engine").write_bytes(b"junk")
     for shapes in ("", "batch 2"):
         os.utime(cache.folder() / key(network, shapes=shapes).name, (0, 0))
@@ -242,6 +247,10 @@ def test_the_list_says_what_is_kept(network: Path, home: Path, capsys: pytest.Ca
     assert "sm89" in converted + whole
     assert whole.rstrip().endswith("just now")
     assert any(line.startswith("damaged") for line in lines)
+    assert [name for name in ("openpose.hall", "openpose.stage") if any(line.startswith(name) for line in lines)] == [
+        "openpose.hall",
+        "openpose.stage",
+    ]
     assert lines[-1].startswith("3.0 MB in ")
 
 
