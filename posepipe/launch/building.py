@@ -126,14 +126,15 @@ def show() -> int:
         print(f"nothing is kept in {cache.folder()}; the first start of a network, or `posepipe build STUDIO`, keeps what it compiles")
         return 0
     table = Table("network", "runtime", "precision", "device", "files", "size", "last used", box=None, pad_edge=False, header_style="bold")
-    rows: dict[tuple[str, ...], list[cache.Kept]] = {}
+    rows: dict[tuple[str, str, str, str, str], list[cache.Kept]] = {}
     for one in found:  # some runtimes keep a file for each size of batch
         k = one.key
-        row = ("damaged", "", "", "") if k is None else (network_name(one), f"{k.runtime} {_short(k.version)}", k.precision, k.device)
-        rows.setdefault((*row, k.model_sha256 if k is not None else ""), []).append(one)
-    for (*row, _), files in rows.items():
+        runtime = "" if k is None else f"{k.runtime} {_short(k.version)}"
+        row = ("damaged", "", "", "", "") if k is None else (network_name(one), runtime, k.precision, k.device, k.model_sha256)
+        rows.setdefault(row, []).append(one)
+    for (*facts, _), files in rows.items():
         size = f"{sum(one.size_bytes for one in files) / 1e6:.1f} MB"
-        table.add_row(*row, str(len(files)), size, _ago(min(one.used_s for one in files)))
+        table.add_row(*facts, str(len(files)), size, _ago(min(one.used_s for one in files)))
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 140)  # a file has room
@@ -219,8 +220,9 @@ def old_networks(installed: Mapping[str, str]) -> dict[Path, str]:
 def network_name(one: cache.Kept) -> str:
     """The card's name of the network behind a build, else its file's name."""
     source = _origin(Path(one.source))
-    if source.parent.parent == home() / "imported":
-        return source.parent.name
+    for network in (home() / "imported").glob("*/*.onnx"):
+        if source == network or source.name.startswith(_sum(network)[:16]):
+            return network.parent.name
     for name, card in catalogue().items():  # several networks that come with posepipe share a folder
         if any(source == card.folder / f.name for f in card.files):
             return name
