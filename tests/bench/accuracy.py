@@ -1,7 +1,7 @@
 """How steady and how consistent published skeletons are, where there is no truth to compare with.
 
     python tests/bench/accuracy.py RUN.jsonl                              a recording of record.jsonl
-    python tests/bench/accuracy.py --studio examples/studio.yaml [--set nodes.capture.speed=1]     a studio, run offline here
+    python tests/bench/accuracy.py --studio examples/algebraic.yaml [--set nodes.capture.speed=1]     a studio, run offline here
     --json FILE writes the figures
 
 Of the person published most often: instants, mean limb lengths and their variation (std / mean), median acceleration of the body

@@ -23,7 +23,7 @@ import yaml
 from posepipe.calib import Rig, save_rig
 from posepipe.launch import studio
 
-STUDIO = Path(__file__).parents[2] / "examples" / "studio.yaml"
+STUDIO = Path(__file__).parents[2] / "examples" / "algebraic.yaml"
 
 
 def build(folder: Path, count: int, engine: str) -> Path:

@@ -1,6 +1,6 @@
 """A studio for ten minutes: latency, drops, and whether any process grows. Memory, descriptors and mappings are read from outside.
 
-    python tests/bench/bench_endurance.py [--seconds 600] [--studio examples/studio.yaml] [--set nodes.heatmaps.engine=blazepose.lite ...]
+    python tests/bench/bench_endurance.py [--seconds 600] [--studio examples/algebraic.yaml] [--set nodes.heatmaps.engine=blazepose.lite ...]
 
 Memory is all anonymous memory of a process, whether or not a fork still shares it: private pages alone would grow while nothing is allocated,
 whenever a page is written to that was shared with a child, and shares of libraries' pages change when other programs come and go.
@@ -21,7 +21,7 @@ from statistics import fmean
 import psutil
 import zmq
 
-STUDIO = Path(__file__).parents[2] / "examples" / "studio.yaml"
+STUDIO = Path(__file__).parents[2] / "examples" / "algebraic.yaml"
 EVERY_S = 5.0
 
 

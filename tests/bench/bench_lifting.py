@@ -1,7 +1,7 @@
 """How far skeletons are from the truth: triangulation, triangulation with learned weights, and the volumetric network, from the same 2D input.
 
     python tests/bench/bench_lifting.py --motion DIR [--engine triangulation.slim] [--count 600] [--seed 50] [--json FILE]
-    python tests/bench/bench_lifting.py --recording examples/studio.yaml
+    python tests/bench/bench_lifting.py --recording examples/algebraic.yaml
 
 Rows: triangulated with the heights of the peaks, with learned weights; the volumetric network's answer alone, after its fine step, and after what the
 whole body says (`posture`: lift.volumetric as it is), the last two with learned weights too (`weights: triangulation.confidence`). With --motion: people of recordings that were kept out of training (every fifth, in the order of their names), bodies and cameras of their own,

@@ -19,7 +19,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-STUDIO = Path(__file__).parents[2] / "examples" / "studio.yaml"
+STUDIO = Path(__file__).parents[2] / "examples" / "algebraic.yaml"
 
 
 def floor(seconds: float, rate_hz: float) -> dict[str, float]:

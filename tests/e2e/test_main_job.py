@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
     """The example, offline, recorded."""
-    graph = example("studio.yaml")
+    graph = example("algebraic.yaml")
     graph["nodes"]["record"] = {"use": "record.jsonl", "from": "smooth", "file": "out.jsonl"}
     run_offline(graph, folder, frames=400, timeout_s=120)
     return [json.loads(row) for row in (folder / "out.jsonl").read_text().splitlines()[1:]]

@@ -1,4 +1,4 @@
-"""examples/full.yaml on the real recording: volumes, bodies and actions together. Skipped, saying what is missing, until it was pulled."""
+"""examples/studio.yaml on the real recording: volumes, bodies and actions together. Skipped, saying what is missing, until it was pulled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = needs("pose2sim.single", "blazepose.lite", "blazepose.detector")
 
 
 def test_everybody_has_a_body_of_steady_bones_and_an_action(tmp_path: Path) -> None:
-    graph = example("full.yaml")
+    graph = example("studio.yaml")
     graph["nodes"]["record"] = {"use": "record.jsonl", "from": {"poses": "smooth", "actions": "action"}, "file": "out.jsonl"}
     run_offline(graph, tmp_path, frames=400)
     recording = read_recording(tmp_path / "out.jsonl")
