@@ -122,11 +122,10 @@ def exchanged_points(
     rig: Rig, rays: F64, conf: F64, exchanged: Bools, *, mirror: I64, inlier_px: F64, sigma_px: F64, min_views: int = 2
 ) -> Triangulated:
     """`triangulate` with left and right of these joints [K,C,J] exchanged in a view: K ways to see what is given, of one person or of K."""
-    ways = len(exchanged)
     order = np.where(exchanged, mirror, np.arange(exchanged.shape[2]))
-    rays, conf, inlier_px, sigma_px = (np.broadcast_to(a, (ways, *a.shape[1:])) for a in (rays, conf, inlier_px, sigma_px))
-    limits = {"inlier_px": np.ascontiguousarray(inlier_px), "sigma_px": np.ascontiguousarray(sigma_px)}
-    return triangulate(rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), min_views=min_views, **limits)
+    rays, conf = (np.broadcast_to(a, (len(exchanged), *a.shape[1:])) for a in (rays, conf))
+    again = np.take_along_axis(conf, order, axis=2)
+    return triangulate(rig, _reorder(rays, order), again, inlier_px=inlier_px, sigma_px=sigma_px, min_views=min_views)
 
 
 def exchange_maps(maps: F32, exchanged: Bools, mirror: I64) -> F32:

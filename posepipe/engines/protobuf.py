@@ -12,6 +12,8 @@ from ..pipeline.errors import EngineError
 VARINT, BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}
 _ONNX_GRAPH = 7
+_MOST = 100_000
+"""A network has a graph, and some parts for every function and every note in it."""
 
 
 class Broken(Exception):
@@ -65,13 +67,16 @@ def must_be_onnx(path: Path) -> None:
     """EngineError, with the byte, for a file that is no ONNX network or not a whole one. Runtimes say it in many lines, or in words about
     other formats. Only the outermost fields are looked at: what is in the graph the runtime judges."""
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if not size:
-                raise Broken("it is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if not any(f.number == _ONNX_GRAPH and f.kind == BYTES for f in list(fields(content, 0, size))):
-                    raise Broken("it has no graph")
+        size, graph = path.stat().st_size, False
+        if not size:
+            raise Broken("it is empty")
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for count, field in enumerate(fields(content, 0, size)):
+                graph |= field.number == _ONNX_GRAPH and field.kind == BYTES
+                if count > _MOST:
+                    raise Broken(f"it has more than {_MOST} parts")
+        if not graph:
+            raise Broken("it has no graph")
     except Broken as e:
         hint = "name the .onnx file itself, and compare its size with the one that it was copied from: a broken copy ends early"
         raise EngineError(f"not a whole ONNX network: {e}", where=str(path), hint=hint) from e

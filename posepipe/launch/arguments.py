@@ -18,7 +18,7 @@ def studio_arguments(parser: argparse.ArgumentParser, *, optional: bool = False)
         default=[],
         dest="overrides",
         metavar="PATH=VALUE",
-        help="override a value, e.g. nodes.smooth.min_cutoff=1.2",
+        help="override a value, e.g. nodes.heatmaps.engine=blazepose.lite",
     )
 
 

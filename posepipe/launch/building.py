@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import time
@@ -220,9 +221,13 @@ def old_networks(installed: Mapping[str, str]) -> dict[Path, str]:
 def network_name(one: cache.Kept) -> str:
     """The card's name of the network behind a build, else its file's name."""
     source = _origin(Path(one.source))
-    for network in (home() / "imported").glob("*/*.onnx"):
-        if source == network or source.name.startswith(_sum(network)[:16]):
-            return network.parent.name
+    imported = sorted((home() / "imported").glob("*/*.onnx"))
+    if source in imported:
+        return source.parent.name
+    for network in imported if source.parent == home() / "onnx" else ():
+        with contextlib.suppress(OSError):
+            if source.name.startswith(_sum(network)[:16]):
+                return network.parent.name
     for name, card in catalogue().items():  # several networks that come with posepipe share a folder
         if any(source == card.folder / f.name for f in card.files):
             return name

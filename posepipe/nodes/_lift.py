@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from posepipe.calib.project import undistort
 from posepipe.calib.rig import Rig
-from posepipe.calib.sides import Bools, facing_of, mirror_of, triangulate_sides
+from posepipe.calib.sides import Bools, exchanged_points, facing_of, mirror_of, triangulate_sides
 from posepipe.calib.triangulate import Triangulated
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.lifter import lifter_card
@@ -86,6 +86,8 @@ class Algebraic:
         self.layout: Skeleton = skeleton(ctx.caps["views"].skeleton)
         self._people = People(self.layout, settings)
         self._mirror, self._facing = mirror_of(self.layout), facing_of(self.layout)
+        self.sided: Bools = self._mirror != np.arange(len(self._mirror))
+        """Joints [J] that the other side has, too."""
         self._weights: LearnedWeights | None = None
         if settings.weights != "peaks":
             from ._lift_weights import LearnedWeights
@@ -125,6 +127,15 @@ class Algebraic:
             return *triangulate_sides(self.rig, rays, conf, inlier_px=s.inlier * side, sigma_px=s.sigma * side, **how), None
         assert maps is not None, "learned weights need heatmaps"
         return self._weights.triangulate(self.rig, rays, conf, side, maps, inlier=s.inlier, sigma=s.sigma, **how)
+
+    def again(self, v: ViewPoses, conf: F32, person: int, exchanged: Bools) -> Triangulated:
+        """One person's joints, P = 1, with left and right of these [C,J] exchanged in a view; with the heights of the peaks, also where weights are learned."""
+        s, p = self.settings, slice(person, person + 1)
+        side, rays = self.side_px(v.side_px[p]), undistort(self.rig, v.uv_px[p])
+        seen = conf[p].astype(np.float64)
+        return exchanged_points(
+            self.rig, rays, seen, exchanged[None], mirror=self._mirror, inlier_px=s.inlier * side, sigma_px=s.sigma * side
+        )
 
     @staticmethod
     def side_px(side_px: F32) -> F64:

@@ -26,9 +26,9 @@ _DOUBT = 0.016
 """Mean deviation that the posture states, share of the cube's side, from which on two views are asked again with their sides exchanged: in every
 fifth or sixth instant of people whom two cameras see."""
 _HANDED = -0.3
-"""Below this a triangulated body has its sides exchanged (`Facing.handed`), however sure the posture is."""
-_CLEARER = 0.8
-"""That deviation must fall below this part of what it was."""
+"""Below this a triangulated body has its sides exchanged (`Facing.handed`), if its head was found right."""
+_CLEARER, _MUCH_CLEARER = 0.8, 0.6
+"""That deviation must fall below this part of what it was; below the second where left is not left of forward then. Where it was not before, any fall will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class InCubes:
-    """The answers for N candidates. points: after the last step. doubt [N]: mean deviation of the joints that the posture states, share of the
+    """The answers for N people. candidates: how each was seen for it. points: after the last step. doubt [N]: mean deviation of the joints that the posture states, share of the
     side; 0 without one."""
 
     candidates: list[Candidate]
@@ -82,28 +82,25 @@ class Cubes:
         """The joints, some candidates at a time, without those in whose cube nothing is.
 
         Two views that take a person's front for the back, both or one of them, agree as well as two that do not: with two views triangulation cannot tell.
-        The posture can: such a body is none. Where it is in doubt, the person is lifted again with the sides of either and of both views exchanged, and
+        The posture can: such a body is none. Where it is in doubt, or left is not left of forward, the person is lifted again with the sides of either and of both views exchanged, and
         the clearest answer stays.
         """
-        for found in self._run(shown, candidates):
-            unsure = [
-                k
-                for k, c in enumerate(found.candidates)
-                if found.doubt[k] > _DOUBT or (self._posture and _FACING.handed(c.xyz_m) < _HANDED)
-            ]
+        for found in self._run(shown, candidates, self._tell):
+            turned = [_FACING.handed(c.xyz_m) < _HANDED for c in found.candidates]
+            unsure = [k for k, doubt in enumerate(found.doubt) if self._posture is not None and (doubt > _DOUBT or turned[k])]
             others = {k: self._turned(shown, found.candidates[k]) for k in unsure}
-            best = {k: (_CLEARER * float(found.doubt[k]), found, k) for k in unsure}
-            for again in self._run(shown, [c for turned in others.values() for c in turned]):
+            best = {k: float(found.doubt[k]) for k in unsure}
+            for again in self._run(shown, [c for ways in others.values() for c in ways], _silent):
                 for i, c in enumerate(again.candidates):
-                    (k,) = (k for k, turned in others.items() if any(c is t for t in turned))
-                    if again.doubt[i] < best[k][0]:
-                        best[k] = (float(again.doubt[i]), again, i)
-            for k, (_, other, i) in best.items():
-                for name in Triangulated.__slots__:
-                    getattr(found.points, name)[k] = getattr(other.points, name)[i]
+                    (k,) = (k for k, ways in others.items() if any(c is way for way in ways))
+                    part = _MUCH_CLEARER if _FACING.handed(c.xyz_m) < _HANDED else 1.0 if turned[k] else _CLEARER
+                    if again.doubt[i] < min(best[k], part * found.doubt[k]):
+                        best[k], found.candidates[k] = float(again.doubt[i]), c
+                        for name in Triangulated.__slots__:
+                            getattr(found.points, name)[k] = getattr(again.points, name)[i]
             yield found
 
-    def _run(self, shown: Shown, candidates: Sequence[Candidate]) -> Iterator[InCubes]:
+    def _run(self, shown: Shown, candidates: Sequence[Candidate], tell: Callable[[str], None]) -> Iterator[InCubes]:
         ready: list[Candidate] = []
         for k, c in enumerate(candidates):
             volume = self._network.volumes[len(ready)]
@@ -113,7 +110,7 @@ class Cubes:
             if volume.max() > _LEAST_PEAK:
                 ready.append(c)
             else:
-                self._tell("nothing of the heatmaps lies in the cube around a person: triangulation alone")
+                tell("nothing of the heatmaps lies in the cube around a person: triangulation alone")
             if ready and (len(ready) == len(self._network.volumes) or k + 1 == len(candidates)):
                 yield self._read(shown, ready)
                 ready = []
@@ -139,7 +136,8 @@ class Cubes:
         return InCubes(ready, points, doubt)
 
     def _turned(self, shown: Shown, c: Candidate) -> list[Candidate]:
-        """The person with sides exchanged in either view and in both; nothing where there are not two."""
+        """The person with sides exchanged in either view and in both; nothing where there are not two.
+        Triangulated with the heights of the peaks, also where weights were learned: those are of the views as they were."""
         views = np.flatnonzero((shown.conf[c.row] > 0).any(axis=1))
         if len(views) != 2:
             return []
@@ -155,6 +153,10 @@ class Cubes:
             for k, cube in enumerate(cubes)
             if cube is not None
         ]
+
+
+def _silent(what: str) -> None:
+    """Who is only asked again was told already."""
 
 
 def in_cubes(xyz_m: F64, sigma_m: F64, used: Bools, cubes: Sequence[Cube]) -> Placed:

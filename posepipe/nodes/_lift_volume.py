@@ -103,7 +103,7 @@ def check_scale(rig: Rig) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """One instant. conf [P,C,J]: of what is seen; points: triangulated, to be improved; exchanged [P,C,17]: joints of coco17 whose sides
+    """One instant. conf [P,C,J]: of what is seen; points: triangulated, to be improved; exchanged [P,C,J]: joints whose sides
     triangulation exchanged in a view; weights [P,C,17]: how exact the key points are, where that was learned."""
 
     v: ViewPoses
@@ -164,7 +164,7 @@ class Lifter:
         placed = np.zeros(len(v.ids), np.bool_)
         if volumes and seen is not None:
             placed = self._volumetric(
-                _Looked(v, conf, points, exchanged[:, :, self._joints], None if weights is None else weights[:, :, self._joints], seen),
+                _Looked(v, conf, points, exchanged, None if weights is None else weights[:, :, self._joints], seen),
                 t_ns,
             )
         points, rows, lifted = lift.with_single(v, conf, points, t_ns)
@@ -188,7 +188,7 @@ class Lifter:
         """Put the network's joints into the triangulated points where there is a cube; for whom [P]."""
         joints, points, seen = self._joints, at.points, at.seen
         candidates = [
-            Candidate(p, at.exchanged[p], points.xyz_m[p, joints], points.sigma_m[p, joints], points.used[p][:, joints], cube)
+            Candidate(p, at.exchanged[p][:, joints], points.xyz_m[p, joints], points.sigma_m[p, joints], points.used[p][:, joints], cube)
             for p in range(len(at.v.ids))
             if (cube := self._cube(at, p, t_ns)) is not None
         ]
@@ -200,6 +200,7 @@ class Lifter:
         shown = Shown(at.v.uv_px[:, :, joints], at.conf[:, :, joints], seen.maps, seen.rois, seen.peaks, **noise, weights=at.weights)
         for found in self._cubes.lifted(shown, candidates):
             for k, c in enumerate(found.candidates):
+                self._turn(at, c)
                 placed[c.row] = self._put(points, c.row, found.points, k)
         return placed
 
@@ -214,6 +215,15 @@ class Lifter:
             if t_ns - since_ns < _FOLLOW_NS:
                 cube = Cube(at_m + speed_m_s * (t_ns - since_ns) / 1e9, self.settings.side_m, 0.0)
         return cube
+
+    def _turn(self, at: _Looked, c: Candidate) -> None:
+        """Where the sides of whole views were exchanged, those of the joints that coco17 lacks are as well."""
+        turned = (c.exchanged != at.exchanged[c.row][:, self._joints]).any(axis=1)
+        if not turned.any():
+            return
+        points = self._algebraic.again(at.v, at.conf, c.row, at.exchanged[c.row] ^ (turned[:, None] & self._algebraic.sided))
+        for name in Triangulated.__slots__:
+            getattr(at.points, name)[c.row] = getattr(points, name)[0]
 
     def _put(self, points: Triangulated, p: int, fine: Triangulated, k: int) -> bool:
         """Put row k of the refined joints into person p of the points; False where they are not enough of a body."""

@@ -15,6 +15,8 @@ from posepipe.pipeline.errors import GraphError
 from posepipe.pipeline.packet import F32, I64, Bodies, Poses, Sync, readonly
 from posepipe.pipeline.skeleton import COCO17, Skeleton
 
+from ._vibe_follow import Follow
+
 Bools = NDArray[np.bool_]
 MODEL = "posepipe.adult"
 _FIRST_NS = 1_000_000_000 // 30
@@ -63,11 +65,14 @@ class Memory:
 
     forget_ns: who was not seen for longer is not stepped on, and begins anew when he comes back, or, where it is to `keep` him, goes on from
     there (for ten minutes). fill_ns: so long a joint that is not seen is given all the same. warm_up: how often a
-    person's first instant is taken before it is answered.
+    person's first instant is taken before it is answered. follow: as of `Follow`.
     """
 
-    def __init__(self, network: SmootherNetwork, joints: I64, *, forget_ns: int, fill_ns: int, keep: bool, warm_up: int) -> None:
+    def __init__(
+        self, network: SmootherNetwork, joints: I64, *, forget_ns: int, fill_ns: int, keep: bool, warm_up: int, follow: bool = False
+    ) -> None:
         self._network, self._joints, self._warm_up = network, joints, warm_up
+        self._follow = Follow() if follow else None
         self._forget_ns, self._fill_ns, self._keep = forget_ns, max(fill_ns, 1), keep
         self.clear()
 
@@ -77,6 +82,8 @@ class Memory:
     def clear(self) -> None:
         """Forget everybody: time went back."""
         self._people = People(_ASLEEP_NS if self._keep else self._forget_ns)
+        if self._follow is not None:
+            self._follow.clear()
         self._state = np.zeros((0, self._network.memory), np.float32)
         self._ids, self._begun = np.zeros(0, np.int64), np.zeros(0, np.bool_)
         self._state_ns, self._near_ns, self._sight_ns = (np.zeros(0, np.int64) for _ in range(3))
@@ -111,6 +118,10 @@ class Memory:
         step = self._network(state, window, after_s)
         self._state[rows], self._state_ns[rows] = step.state, now.t_ns
         stand(rows, now.t_ns, window, step.joints, new, _ASTRAY_M, _ASTRAY_NS, self._near_ns, self._begun)
+        if self._follow is not None:
+            seen, since_s = window[:, 0, :, 4] > 0, (now.t_ns - since_ns) / 1e9
+            joints, moved = self._follow.step(rows, new, since_s, step.joints, window[:, 0, :, :3], seen)
+            step = replace(step, joints=joints, root=step.root + moved)
         return self._given(body, now, rows, step)
 
     def _take(self, now: Observed) -> I64:
@@ -126,6 +137,8 @@ class Memory:
 
     def _grow(self, row: int) -> None:
         known = len(self._ids)
+        if self._follow is not None:
+            self._follow.grow(row)
         self._state, self._ids, self._begun = grown(self._state, row), grown(self._ids, row), grown(self._begun, row)
         self._joint_ns, self._conf = grown(self._joint_ns, row), grown(self._conf, row)
         self._state_ns, self._near_ns, self._sight_ns = (grown(x, row) for x in (self._state_ns, self._near_ns, self._sight_ns))

@@ -52,6 +52,12 @@ class SmoothVibe(Node):
                 "back everybody begins anew"
             ),
         ] = "gap"
+        follow: Annotated[
+            bool,
+            Meta(
+                description="stand where the cameras see the joints, and only move as the network says: nearer to the pictures and calmer"
+            ),
+        ] = False
         warm_up: Annotated[int, Meta(description="how often a person's first instant is taken before it is answered", ge=0, le=30)] = 6
 
         def beside(self, folder: Path) -> Self:
@@ -92,7 +98,7 @@ class SmoothVibe(Node):
         self._joints = joints_in(layout)
         self._network = SmootherNetwork(s.engine, engine_options(ctx), batch=_PEOPLE)
         spans = {"forget_ns": int(s.forget_ms * 1e6), "fill_ns": int(s.fill_ms * 1e6)}
-        self._memory = Memory(self._network, self._joints, **spans, keep=s.reset == "never", warm_up=s.warm_up)
+        self._memory = Memory(self._network, self._joints, **spans, keep=s.reset == "never", warm_up=s.warm_up, follow=s.follow)
         self._memory.rehearse(layout)
         self._waiting: deque[tuple[Packet[Poses], Observed]] = deque()
         self._due: deque[Packet[Poses]] = deque()

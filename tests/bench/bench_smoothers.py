@@ -264,10 +264,11 @@ def main() -> None:
         print(f"smooth.vibe is left out: {e}")
     else:
         learned = Bench(raw, raw_holes, gone, bench.rival, bench.one_us)
-        for ahead, group in ((0, LIVE), (4, {n: LATER[n] for n in LATER if n != "butterworth"})):
+        later = {n: LATER[n] for n in LATER if n != "butterworth"}
+        for ahead, follow, group in ((0, False, LIVE), (0, True, LIVE), (4, False, later), (4, True, later)):
             rivals = [*group, *(f"{n}, steadier" for n in group)]
-            name = f"smooth.vibe, {ahead} ahead"
-            options = {"engine": args.engine, "lookahead": ahead}
+            name = f"smooth.vibe, {ahead} ahead{', follow' if follow else ''}"
+            options = {"engine": args.engine, "lookahead": ahead, "follow": follow}
             out[name] = row = learned.row(name, SmoothVibe, options, {"fill_ms": 340.0})
             row["gap_ratio"] = row["gap_mm"] / row["gap_held_mm"]
             print(f"  in gaps {row['gap_ratio']:.2f} of what holds the last position")

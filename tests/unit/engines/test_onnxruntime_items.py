@@ -84,7 +84,7 @@ def test_only_large_items_of_which_every_thread_has_as_many_are_run_alone(tmp_pa
         assert len(e({"image": pictures(4)})["seen"]) == 4
     for threads in (1, 2, 4):
         with opened(large, threads=threads) as e:
-            for _ in range(2):  # the engine can be run again: no thread is left behind, or still at work
+            for _ in range(2):  # and again
                 with pytest.raises(EngineError, match=r"the network cannot be run: .*\{1,160,160,3\}"):
                     e({"image": pictures(4)})
 

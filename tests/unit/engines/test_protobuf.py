@@ -31,6 +31,7 @@ def whole() -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\n", r"byte \d+ begins nothing|it ends in the middle"),
         (whole()[:-20], r"it ends in the middle: \d+ bytes should follow"),
         (b"\x08\x0a", "it has no graph"),
+        (b"  " * 200_000, "it has more than 100000 parts"),
     ],
 )
 @pytest.mark.parametrize("runtime", ["auto", "onnxruntime", "openvino", "torch"])

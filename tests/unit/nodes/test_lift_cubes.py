@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from people import standing
+from lift_kit import Lift
+from people import ring, standing
 
 from posepipe.calib.samples import INLIER, SIGMA, Observed, algebraic, key_points, look, place, random_rig
 from posepipe.calib.sides import mirror_of
@@ -17,6 +18,7 @@ from posepipe.engines.posture import Posture
 from posepipe.engines.volume import VolumeNetwork
 from posepipe.launch.training_posture import way
 from posepipe.nodes._lift_cubes import Candidate, Cubes, InCubes, Shown
+from posepipe.nodes.lift_volumetric import LiftVolumetric
 from posepipe.pipeline.skeleton import BLAZEPOSE33, COCO17
 
 PERSON = standing()[[BLAZEPOSE33.index(j) for j in COCO17.joints]]
@@ -93,8 +95,25 @@ def test_one_view_with_exchanged_sides_is_set_right(networks: tuple[VolumeNetwor
     assert off_mm(found.points.xyz_m[0], seen) < 30
 
 
+@pytest.mark.parametrize("weights", ["peaks", "triangulation.confidence"])
+@pytest.mark.parametrize("which", [[], [0], [1], [0, 1]])
+def test_hands_and_feet_go_with_the_wrists_and_ankles(which: list[int], weights: str) -> None:
+    """The volume knows coco17's joints; the others of a person whose sides were exchanged are triangulated anew."""
+    mirror = mirror_of(BLAZEPOSE33)
+
+    def exchange(arrays: dict[str, Any]) -> None:
+        for c in which:
+            arrays["uv_px"][0, c], arrays["maps"][0, c] = arrays["uv_px"][0, c, mirror], arrays["maps"][0, c][..., MIRROR]
+
+    lift = Lift(LiftVolumetric, ring(2), engine="triangulation.slim", weights=weights)
+    poses = lift.see(standing(), change=exchange)
+    assert poses.tier == "volumetric"
+    assert np.linalg.norm(poses.xyz_m[0] - standing(), axis=1).max() < 0.03
+    assert (poses.views_used[0] == 2).all()
+
+
 @pytest.mark.parametrize("views", [2, 3, 4])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, 2, 33])
 def test_what_is_right_stays(networks: tuple[VolumeNetwork, Posture], seed: int, views: int) -> None:
     seen = observed(seed, views=views)
     (found,) = lifted([seen], *networks)
