@@ -86,19 +86,23 @@ class Cubes:
         the clearest answer stays.
         """
         for found in self._run(shown, candidates, self._tell):
-            turned = [_FACING.handed(c.xyz_m) < _HANDED for c in found.candidates]
-            unsure = [k for k, doubt in enumerate(found.doubt) if self._posture is not None and (doubt > _DOUBT or turned[k])]
-            others = {k: self._turned(shown, found.candidates[k]) for k in unsure}
-            best = {k: float(found.doubt[k]) for k in unsure}
-            for again in self._run(shown, [c for ways in others.values() for c in ways], _silent):
-                for i, c in enumerate(again.candidates):
-                    (k,) = (k for k, ways in others.items() if any(c is way for way in ways))
-                    part = _MUCH_CLEARER if _FACING.handed(c.xyz_m) < _HANDED else 1.0 if turned[k] else _CLEARER
-                    if again.doubt[i] < min(best[k], part * found.doubt[k]):
-                        best[k], found.candidates[k] = float(again.doubt[i]), c
-                        for name in Triangulated.__slots__:
-                            getattr(found.points, name)[k] = getattr(again.points, name)[i]
+            if self._posture is not None:
+                self._ask_again(shown, found)
             yield found
+
+    def _ask_again(self, shown: Shown, found: InCubes) -> None:
+        """Whoever is in doubt becomes the clearest of the ways to see him."""
+        turned = [_FACING.handed(c.xyz_m) < _HANDED for c in found.candidates]
+        unsure = [c for c, doubt, is_turned in zip(found.candidates, found.doubt, turned, strict=True) if doubt > _DOUBT or is_turned]
+        at, first = {c.row: k for k, c in enumerate(found.candidates)}, found.doubt.copy()
+        for again in self._run(shown, [way for c in unsure for way in self._turned(shown, c)], _silent):
+            for i, c in enumerate(again.candidates):
+                k = at[c.row]
+                part = _MUCH_CLEARER if _FACING.handed(c.xyz_m) < _HANDED else 1.0 if turned[k] else _CLEARER
+                if again.doubt[i] < min(found.doubt[k], part * first[k]):
+                    found.candidates[k], found.doubt[k] = c, again.doubt[i]
+                    for name in Triangulated.__slots__:
+                        getattr(found.points, name)[k] = getattr(again.points, name)[i]
 
     def _run(self, shown: Shown, candidates: Sequence[Candidate], tell: Callable[[str], None]) -> Iterator[InCubes]:
         ready: list[Candidate] = []

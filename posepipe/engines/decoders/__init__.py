@@ -84,13 +84,7 @@ def family(card: Asset) -> Family:
     """What a network gives, by the decoder of its card. PullError for a card without one, or with one that there is not."""
     kind = card.decoder.get("kind", "")
     if kind not in FAMILIES:
-        what = (
-            f"there is no decoder {kind!r}"
-            if kind
-            else "`kind` is missing, which names the decoder"
-            if card.decoder
-            else "the card has no decoder"
-        )
+        what = f"there is no decoder {kind!r}" if kind else "the card has no decoder: `kind` names it"
         raise PullError(what, where=f"[{card.name}.decoder]", hint=did_you_mean(str(kind), FAMILIES))
     return FAMILIES[kind]
 
