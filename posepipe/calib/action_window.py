@@ -227,10 +227,9 @@ class Windows:
             self._last_ns = _longer(self._last_ns, lacking)
         new = np.zeros(len(rows), np.bool_)
         new[[k for k, row in enumerate(rows.tolist()) if row in begun]] = True
-        now = np.where(seen[..., None], xyz_m, np.float32(0))
-        _advance(
-            self.xyz_m, self.seen, self.tick, self._last_m, self._last_seen, self._last_ns, rows, new, now, np.ascontiguousarray(seen), t_ns
-        )  # fmt: skip
+        # In one memory order, whatever the caller's: the kernel would be compiled again for another, in the middle of a run, for seconds.
+        now, sees = np.ascontiguousarray(np.where(seen[..., None], xyz_m, np.float32(0))), np.ascontiguousarray(seen)
+        _advance(self.xyz_m, self.seen, self.tick, self._last_m, self._last_seen, self._last_ns, rows, new, now, sees, t_ns)
         return rows, new
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posepipe.calib.action_window import GAP_NS, JOINTS, MIRRORED, TICK_NS, TICKS, Windows, inputs, joints_in, resampled
+from posepipe.calib.action_window import GAP_NS, JOINTS, MIRRORED, TICK_NS, TICKS, Windows, _advance, inputs, joints_in, resampled
 from posepipe.pipeline.skeleton import BLAZEPOSE33, SKELETONS
 from tests.people import standing
 
@@ -145,3 +145,12 @@ def test_rows_of_the_forgotten_are_used_again_and_are_empty() -> None:
     assert sorted(rows.tolist()) == [0, 1, 2]
     assert new.all()
     assert not windows.seen[rows].any()
+
+
+def test_a_caller_with_another_memory_order_does_not_have_the_kernel_compiled_in_the_middle_of_a_run() -> None:
+    windows = Windows(forget_ns=SECOND)
+    two, seen = np.stack([STANDING, STANDING]), np.ones((2, 13), np.bool_)
+    windows.push([1, 2], two, seen, SECOND)
+    known = len(_advance.signatures)  # type: ignore[attr-defined]
+    windows.push([1, 2], np.asfortranarray(two), np.asfortranarray(seen), SECOND + TICK_NS)
+    assert len(_advance.signatures) == known  # type: ignore[attr-defined]
