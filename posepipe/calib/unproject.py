@@ -23,7 +23,10 @@ from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.packet import F32, F64
 
 from .rig import Rig
-from .unproject_kernel import fill, first_not_finite
+from .unproject_kernel import BLOCK, fill, first_not_finite, pack
+
+_ALONE = 4
+"""So many joints that fill no block cost less one by one."""
 
 How = Literal["sum", "conf", "softmax"]
 NEAR_M = 1e-3
@@ -209,12 +212,37 @@ def _volume(maps: F32, seen: Sight, share: F32, names: Sequence[str], *, n: int,
     if (bad := first_not_finite(flat, views)) >= 0:
         hint = "run the heatmap network at another precision (engines: {precision: fp32}); `posepipe verify` compares them"
         raise EngineError("heatmaps hold numbers that are not finite", where=names[bad], hint=hint)
+    whole, rest = divmod(joints, BLOCK)
+    if whole and rest > _ALONE:
+        whole, rest = whole + 1, 0  # the last block begins before the one before it ends
+    cells = (wide + 2) * (high + 3)
+    blocks, quads = _MEMORY.rows((whole, len(views) * cells * BLOCK), (rest, len(views) * cells * 4))
+    _in_slabs(functools.partial(pack, flat, views, share[views], joints, wide, high, blocks=blocks, quads=quads), len(views), min(threads, len(views)))
     lens = (seen.camera[views], seen.lens[views], seen.fold2[views], seen.near[views], seen.cells[views])
-    work: Callable[..., None] = fill
     rows = volume.reshape(n, n, n * joints)
-    slab = functools.partial(work, flat, views, np.tile(share[views], n), softmax, *lens, joints, wide, high, out=rows)
-    _in_slabs(slab, n, min(threads, n))
+    _in_slabs(functools.partial(fill, blocks, quads, softmax, *lens, joints, wide, high, out=rows), n, min(threads, n))
     return volume
+
+
+class _Memory(threading.local):
+    """Kept from call to call: new memory costs as much as writing it twice."""
+
+    floats: F32 = np.empty(0, np.float32)
+
+    def rows(self, *shapes: tuple[int, int]) -> list[F32]:
+        """Arrays of these shapes whose rows, longer as need be, begin with a cache line."""
+        wide = [(rows, -(-floats // BLOCK) * BLOCK) for rows, floats in shapes]
+        wanted = sum(a * b for a, b in wide) + BLOCK
+        if self.floats.size < wanted:
+            self.floats = np.empty(wanted, np.float32)
+        at, found = -self.floats.ctypes.data // self.floats.itemsize % BLOCK, []
+        for shape in wide:
+            found.append(self.floats[at : at + shape[0] * shape[1]].reshape(shape))
+            at += shape[0] * shape[1]
+        return found
+
+
+_MEMORY = _Memory()
 
 
 def _in_slabs(slab: Callable[..., None], n: int, threads: int) -> None:

@@ -1,16 +1,17 @@
 """The loops of `unproject`. A column of voxels (one x and y of the cube, all z) is projected in loops over z that run on whole vectors; then
-every voxel's four cells are blended with all joints side by side, and the views are joined in loops over the whole column.
+every voxel's four cells are blended with sixteen joints side by side, all views in one sum; where their softmax joins them, in loops over the column.
 
 Where a cube lies in a camera is one affine map from shares of its side (-0.5..0.5) to the camera frame, so a voxel costs no matrix product.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -21,112 +22,191 @@ from .kernel import kernel
 I32 = NDArray[np.int32]
 F = np.float32
 
-_LANES = 8
+BLOCK = 16
+"""Joints that lie side by side in one cache line of a packed map, and in one vector register of AVX-512 (two of AVX2, four of NEON)."""
+_STRIP = 8
 _LEAST = F(-24.0)
 """A view whose value is this far below the best one has no weight in the softmax (4e-11)."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _blend(context: Any, maps: Any, a: Any, b: Any, c: Any, d: Any, wa: Any, wb: Any, wc: Any, wd: Any, out: Any, o: Any) -> Any:
-    """out[o:o+8] = wa maps[a:a+8] + wb maps[b:b+8] + wc maps[c:c+8] + wd maps[d:d+8], nothing checked.
+def _bilinear(builder: Any, right: Any, lower: Any) -> Any:
+    """The weights of the four cells around a place, in one vector: upper left, upper right, lower left, lower right."""
+    four, index = ir.VectorType(ir.FloatType(), 4), ir.IntType(32)
 
-    Written as one vector operation, because no loop over 17 joints becomes one: LLVM would want 32 of them, and to know that `out` does not
-    overlap the maps.
+    def ramp(share: Any, slope: Sequence[int], at_zero: Sequence[int]) -> Any:
+        one = builder.insert_element(ir.Constant(four, ir.Undefined), share, ir.Constant(index, 0))
+        every = builder.shuffle_vector(one, ir.Constant(four, ir.Undefined), ir.Constant(ir.VectorType(index, 4), [0] * 4))
+        return builder.fadd(builder.fmul(every, _constant(four, slope), flags=_FUSED), _constant(four, at_zero), flags=_FUSED)
+
+    return builder.fmul(ramp(right, (-1, 1, -1, 1), (1, 0, 1, 0)), ramp(lower, (-1, -1, 1, 1), (1, 1, 0, 0)))
+
+
+def _constant(vector: Any, values: Sequence[int]) -> Any:
+    return ir.Constant(vector, [ir.Constant(ir.FloatType(), float(v)) for v in values])
+
+
+_FUSED = ("contract",)
+
+
+def _over_views(*, block: bool, quad: bool) -> Any:
+    """An intrinsic (blocks, quads, count, row, corner, share, n, i, out, o, p) that blends the four cells around voxel i of a column of n in `count` views, joined
+    in registers: of the block of joints at blocks into out[o:o+16], of the single joint at quads into out[p]. Nothing is checked.
+
+    row: cells from one row of a packed map to the next; corner [.,n], share [.,2,n]: as of `_look`. Written as vector operations, because no loop over
+    17 joints becomes one: LLVM would want 32 of them, and to know that `out` does not overlap the maps.
     """
-    if any(not isinstance(t, types.Array) or (t.dtype, t.ndim, t.layout) != (types.float32, 1, "C") for t in (maps, out)):
-        return None
-    signature = types.void(maps, *[types.uintp] * 4, *[types.float32] * 4, out, types.uintp)
+    word, four, wide = ir.IntType(64), ir.VectorType(ir.FloatType(), 4), ir.VectorType(ir.FloatType(), BLOCK)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes, index = ir.VectorType(ir.FloatType(), _LANES), ir.VectorType(ir.IntType(32), _LANES)
+        blocks, quads, corner, share, out = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 1, 4, 5, 8))
+        count, row, n, i, o, p = (args[k] for k in (2, 3, 6, 7, 9, 10))
 
-        def place(array: int, at: Any) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, args[array]).data
-            return builder.bitcast(builder.gep(data, [at]), lanes.as_pointer())
+        def at(data: Any, index: Any, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
 
-        total = None
-        for at, factor in zip(args[1:5], args[5:9], strict=True):
-            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), factor, ir.Constant(ir.IntType(32), 0))
-            every = builder.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), ir.Constant(index, [0] * _LANES))
-            product = builder.fmul(builder.load(place(0, at), align=4), every, flags=("contract",))
-            total = product if total is None else builder.fadd(total, product, flags=("contract",))
-        builder.store(total, place(9, args[10]), align=4)
+        def plus(total: Any, a: Any, b: Any) -> Any:
+            return builder.fadd(total, builder.fmul(a, b, flags=_FUSED), flags=_FUSED)
+
+        totals = {kind: cgutils.alloca_once(builder, kind) for kind, wanted in ((wide, block), (four, quad)) if wanted}
+        for kind, total in totals.items():
+            builder.store(ir.Constant(kind, None), total)
+        with cgutils.for_range(builder, count, intp=word) as views:
+            cell = builder.zext(builder.load(builder.gep(corner, [builder.add(builder.mul(views.index, n), i)])), word)
+            first = builder.add(builder.mul(builder.shl(views.index, ir.Constant(word, 1)), n), i)
+            right, lower = (builder.load(builder.gep(share, [k])) for k in (first, builder.add(first, n)))
+            weights = _bilinear(builder, right, lower)
+            if block:
+                one, so_far = ir.Constant(word, 1), builder.load(totals[wide])
+                for k, steps in enumerate((ir.Constant(word, 0), one, row, builder.add(row, one))):
+                    each = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [k] * BLOCK)
+                    weight = builder.shuffle_vector(weights, ir.Constant(four, ir.Undefined), each)
+                    line = builder.mul(builder.add(cell, steps), ir.Constant(word, BLOCK))
+                    so_far = plus(so_far, builder.load(at(blocks, line, wide), align=4), weight)
+                builder.store(so_far, totals[wide])
+            if quad:
+                around = builder.load(at(quads, builder.mul(cell, ir.Constant(word, 4)), four), align=4)
+                builder.store(plus(builder.load(totals[four]), around, weights), totals[four])
+        if block:
+            builder.store(builder.load(totals[wide]), at(out, o, wide), align=4)
+        if quad:
+            sums = builder.load(totals[four])
+            a, b, c, d = (builder.extract_element(sums, ir.Constant(ir.IntType(32), k)) for k in range(4))
+            builder.store(builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), builder.gep(out, [p]))
         return context.get_dummy_value()
 
-    return signature, generate
+    @intrinsic  # type: ignore[untyped-decorator]
+    def blend(
+        context: Any, blocks: Any, quads: Any, count: Any, row: Any, corner: Any, share: Any, n: Any, i: Any, out: Any, o: Any, p: Any
+    ) -> Any:
+        wanted = ((blocks, types.float32, 1), (quads, types.float32, 1), (corner, types.int32, 2), (share, types.float32, 3), (out, types.float32, 1))
+        if any(not isinstance(t, types.Array) or (t.dtype, t.ndim, t.layout) != (kind, ndim, "C") for t, kind, ndim in wanted):
+            return None
+        size = types.uintp
+        return types.void(blocks, quads, size, size, corner, share, size, size, out, size, size), generate
+
+    return blend
+
+
+_blend_block, _blend_quad, _blend_both = (_over_views(block=b, quad=q) for b, q in ((True, False), (False, True), (True, True)))
 
 
 @kernel
-def _where(camera: F32, lens: F32, fold2: F, near: F, cells: F32, columns: F, rows: F, a: F, b: F, where: F32) -> None:
-    """where [2,n]: cell coordinates of the voxels of a column (shares a, b of the side along x and y). One cell outside of the map nothing
-    is left of it, so everything further out, behind the camera or beyond the lens's fold is put there."""
-    one, half, two = F(1), F(0.5), F(2)
-    n = where.shape[1]
+def _bare(to: F32, row: int) -> None:
+    """Zeros for the border of a packed map: its first row, the first and the last cell of every row, the last two rows."""
+    to[:row] = 0
+    for end in range(row, to.size - 2 * row, row):
+        to[end - BLOCK : end + BLOCK] = 0
+    to[to.size - 2 * row - BLOCK :] = 0
+
+
+@kernel
+def pack(maps: F32, views: I64, share: F32, joints: int, width: int, height: int, first: int, last: int, blocks: F32, quads: F32) -> None:
+    """Maps [.,h*w*J] of `views[first:last]`, times share [C,J], with a border of zeros around them: one cell to the left and above, one to the right, two below.
+
+    blocks [B,C*cells*16]: sixteen joints in one cache line; the last block ends with joint J - R - 1. quads [R,C*cells*4]: of the R last joints, every
+    cell with those to its right, below, and below to the right: a joint by itself costs one load so.
+    """
+    wide = width + 2
+    cells = wide * (height + 3)
+    rest = quads.shape[0]
+    for c in range(first, last):
+        one, mine = maps[views[c]], share[c]
+        for b in range(blocks.shape[0]):
+            to, start = blocks[b], min(b * BLOCK, joints - rest - BLOCK)
+            _bare(to[c * cells * BLOCK : (c + 1) * cells * BLOCK], wide * BLOCK)
+            for r in range(height):
+                for x in range(width):
+                    a, o = (r * width + x) * joints + start, (c * cells + (r + 1) * wide + x + 1) * BLOCK
+                    for j in range(BLOCK):
+                        to[o + j] = one[a + j] * mine[start + j]
+        for q in range(rest):
+            into, joint = quads[q], joints - rest + q
+            into[c * cells * 4 : (c + 1) * cells * 4] = 0
+            for r in range(height):
+                for x in range(width):
+                    value, o = one[(r * width + x) * joints + joint] * mine[joint], c * cells + (r + 1) * wide + x + 1
+                    into[o * 4], into[o * 4 - 3] = value, value
+                    into[(o - wide) * 4 + 2], into[(o - wide) * 4 - 1] = value, value
+
+
+@kernel
+def _look(
+    camera: F32, lens: F32, fold2: F, near: F, cells: F32, columns: F, rows: F, a: F, b: F, first: int, corner: I32, share: F32
+) -> bool:
+    """Where a view sees the voxels of a column (shares a, b of the side along x and y). corner [n]: the upper left of the four packed cells around the
+    place, counted from the first view's; share [2,n]: how far the place is towards the right and the lower ones. False: no place lies in the map, or less
+    than a cell beside it. One cell outside of the map nothing is left of it, so everything further out, behind the camera or beyond the lens's fold is
+    put there."""
+    zero, one, half, two = F(0), F(1), F(0.5), F(2)
+    n = corner.size
     step = one / F(n - 1)
     dx, dy, dz = camera[0, 2] * step, camera[1, 2] * step, camera[2, 2] * step
     x0 = camera[0, 0] * a + camera[0, 1] * b + camera[0, 3] - half * camera[0, 2]
     y0 = camera[1, 0] * a + camera[1, 1] * b + camera[1, 3] - half * camera[1, 2]
     z0 = camera[2, 0] * a + camera[2, 1] * b + camera[2, 3] - half * camera[2, 2]
     k1, k2, p1, p2, k3 = lens[0], lens[1], lens[2], lens[3], lens[4]
-    uu, uv, u0, vu, vv, v0 = cells[0, 0], cells[0, 1], cells[0, 2], cells[1, 0], cells[1, 1], cells[1, 2]
+    bent = k1 != zero or k2 != zero or p1 != zero or p2 != zero or k3 != zero
+    uu, uv, u0 = cells[0, 0], cells[0, 1], cells[0, 2] + one  # the border is the first column and row
+    vu, vv, v0 = cells[1, 0], cells[1, 1], cells[1, 2] + one
+    right, below, wide, inside = columns + one, rows + one, columns + two, zero
     for i in range(n):
         along = F(i)
         z = z0 + dz * along
         iz = one / z
         x, y = (x0 + dx * along) * iz, (y0 + dy * along) * iz
-        r2 = x * x + y * y
-        s = one + r2 * (k1 + r2 * (k2 + r2 * k3))
-        xy2 = two * x * y
-        xd = x * s + p1 * xy2 + p2 * (r2 + two * x * x)
-        yd = y * s + p1 * (r2 + two * y * y) + p2 * xy2
-        u, v = uu * xd + uv * yd + u0, vu * xd + vv * yd + v0
-        seen = (z > near) & (r2 < fold2)
-        u, v = min(max(u, -one), columns), min(max(v, -one), rows)
-        where[0, i] = u if seen else -one
-        where[1, i] = v if seen else -one
-
-
-@kernel
-def _corners(where: F32, columns: F, rows: F, corner: I32, weight: F32) -> bool:
-    """corner [3,n]: flat index of the upper left of the four cells around a place, and the steps to the right and down; weight [4,n]: their
-    bilinear weights. A cell that the map lacks has weight 0, and its index is that of one that it has. False: all weights are 0."""
-    one, zero = F(1), F(0)
-    inside = zero
-    for i in range(where.shape[1]):
-        u, v = where[0, i], where[1, i]
-        c, r = F(np.int32(u + one)) - one, F(np.int32(v + one)) - one  # floor; whole numbers as floats keep to one width
-        right, lower = u - c, v - r
-        left = one - right if (c >= zero) & (c < columns) else zero
-        right = right if c < columns - one else zero
-        upper = one - lower if (r >= zero) & (r < rows) else zero
-        lower = lower if r < rows - one else zero
-        weight[0, i], weight[1, i], weight[2, i], weight[3, i] = left * upper, right * upper, left * lower, right * lower
-        c0, c1 = min(max(c, zero), columns - one), min(c + one, columns - one)
-        r0, r1 = min(max(r, zero), rows - one), min(r + one, rows - one)
-        corner[0, i] = np.int32(r0 * columns + c0)
-        corner[1, i] = np.int32(c1 - c0)
-        corner[2, i] = np.int32((r1 - r0) * columns)
-        inside += (left + right) * (upper + lower)
+        seen = z > near
+        if bent:
+            r2 = x * x + y * y
+            seen &= r2 < fold2
+            s = one + r2 * (k1 + r2 * (k2 + r2 * k3))
+            xy2 = two * x * y
+            x, y = x * s + p1 * xy2 + p2 * (r2 + two * x * x), y * s + p1 * (r2 + two * y * y) + p2 * xy2
+        u, v = min(max(uu * x + uv * y + u0, zero), right), min(max(vu * x + vv * y + v0, zero), below)
+        u, v = u if seen else zero, v if seen else zero
+        c, r = F(np.int32(u)), F(np.int32(v))  # floor; whole numbers as floats keep to one width
+        share[0, i], share[1, i] = u - c, v - r
+        corner[i] = np.int32(r * wide + c) + first
+        inside += min(u, right - u) * min(v, below - v)
     return bool(inside > zero)
 
 
 @kernel
-def _sample(maps: F32, joints: int, corner: I32, weight: F32, out: F32) -> None:
-    """out [n*J]: what a column sees in one view's maps [h*w*J]. The last block of joints ends with the last joint, whatever it does twice."""
-    wide, lanes = np.uintp(joints), np.uintp(_LANES)
-    for i in range(weight.shape[1]):
-        wa, wb, wc, wd = weight[0, i], weight[1, i], weight[2, i], weight[3, i]
-        a, o = np.uintp(corner[0, i]) * wide, np.uintp(i) * wide
-        right, down = np.uintp(corner[1, i]) * wide, np.uintp(corner[2, i]) * wide
-        if wide < lanes:
-            for j in range(wide):
-                k = a + j
-                out[o + j] = wa * maps[k] + wb * maps[k + right] + wc * maps[k + down] + wd * maps[k + right + down]
-            continue
-        for s in range(np.uintp(0), wide, lanes):
-            done = wide - lanes if s > wide - lanes else s
-            k = a + done
-            _blend(maps, k, k + right, k + down, k + right + down, wa, wb, wc, wd, out, o + done)
+def _blended(blocks: F32, quads: F32, joints: int, wide: int, count: int, corner: I32, share: F32, out: F32) -> None:
+    """out [n*J]: the sum of what a column of n voxels sees in the first `count` views of corner and share."""
+    many, rest = blocks.shape[0], quads.shape[0]
+    n, row, views, nothing = np.uintp(corner.shape[1]), np.uintp(wide), np.uintp(count), np.uintp(0)
+    end = joints - rest - BLOCK
+    both = 1 if many and rest else 0
+    for i in range(corner.shape[1]):
+        o = i * joints
+        for b in range(many - both):
+            _blend_block(blocks[b], blocks[b], views, row, corner, share, n, np.uintp(i), out, np.uintp(o + min(b * BLOCK, end)), nothing)
+        if both:
+            _blend_both(
+                blocks[many - 1], quads[0], views, row, corner, share, n, np.uintp(i), out, np.uintp(o + end), np.uintp(o + joints - rest)
+            )
+        for q in range(both, rest):
+            _blend_quad(quads[q], quads[q], views, row, corner, share, n, np.uintp(i), out, nothing, np.uintp(o + joints - rest + q))
 
 
 @kernel
@@ -149,9 +229,8 @@ def _exp(x: np.float32) -> np.float32:
 
 @kernel
 def fill(
-    maps: F32,
-    views: I64,
-    share: F32,
+    blocks: F32,
+    quads: F32,
     softmax: bool,
     camera: F32,
     lens: F32,
@@ -165,38 +244,41 @@ def fill(
     last: int,
     out: F32,
 ) -> None:
-    """Slabs `first` to `last` of a volume [n,n,n*J] from the maps [.,h*w*J] of the C `views`.
+    """Slabs `first` to `last` of a volume [n,n,n*J] from the packed maps of C views: their sum, or with `softmax` their mean, weighted with the softmax of the
+    values over the views.
 
-    share [C,n*J]: weight of every view for every joint, once per voxel of a column; with `softmax` the softmax of the values over the views is
-    their weight. camera [C,3,4]: shares of the cube's side to the camera frame; lens [C,5]; fold2 [C]: squared radius where the lens
-    folds; near [C]: least depth; cells [C,2,3]: from the distorted plane z = 1 to cells of the map.
+    camera [C,3,4]: shares of the cube's side to the camera frame; lens [C,5]; fold2 [C]: squared radius where the lens folds; near [C]: least
+    depth; cells [C,2,3]: from the distorted plane z = 1 to cells of the map.
     """
-    n, count = out.shape[0], views.shape[0]
-    where, corner, weight = np.empty((2, n), np.float32), np.empty((3, n), np.int32), np.empty((4, n), np.float32)
+    n, count = out.shape[0], camera.shape[0]
+    corner, share = np.empty((count, n), np.int32), np.empty((count, 2, n), np.float32)
     seen, best, total = np.empty((count, n * joints), np.float32), np.empty(n * joints, np.float32), np.empty(n * joints, np.float32)
     columns, rows = F(width), F(height)
     step, half = F(1) / F(n - 1), F(0.5)
-    for x in range(first, last):
-        a = F(x) * step - half
-        for y in range(n):
-            b = F(y) * step - half
-            column = out[x, y]
-            column[:] = 0
-            found = False
-            for c in range(count):
-                _where(camera[c], lens[c], fold2[c], near[c], cells[c], columns, rows, a, b, where)
-                into = seen[c if softmax else 0]
-                if _corners(where, columns, rows, corner, weight):
-                    _sample(maps[views[c]], joints, corner, weight, into)
-                    if not softmax:
-                        mine = share[c]
-                        for k in range(column.size):
-                            column[k] += mine[k] * into[k]
-                    found = True
-                elif softmax:
-                    into[:] = 0
-            if softmax and found:
-                _join(seen, best, total, column)
+    wide = width + 2
+    size = wide * (height + 3)
+    for start in range(0, n, _STRIP):  # a strip at a time, so that what its columns see stays near the processor
+        for x in range(first, last):
+            a = F(x) * step - half
+            for y in range(start, min(start + _STRIP, n)):
+                b = F(y) * step - half
+                column = out[x, y]
+                found = 0
+                for c in range(count):
+                    if _look(
+                        camera[c], lens[c], fold2[c], near[c], cells[c], columns, rows, a, b, c * size, corner[found], share[found]
+                    ):
+                        if softmax:
+                            _blended(blocks, quads, joints, wide, 1, corner[found:], share[found:], seen[c])
+                        else:
+                            found += 1
+                    elif softmax:
+                        seen[c] = 0
+                if softmax:
+                    column[:] = 0
+                    _join(seen, best, total, column)
+                else:
+                    _blended(blocks, quads, joints, wide, found, corner, share, column)
 
 
 @kernel

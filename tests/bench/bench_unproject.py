@@ -10,6 +10,7 @@ machine lengthens less than the time on the clock; the ratio of that is shown, t
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -99,6 +100,7 @@ def main() -> None:
     table = Table(*heads, title="4 views, processor time; the paper's geometry beside the reference")
     if options.reference:
         sys.path.insert(0, str(options.reference))
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # torch's threads would go on spinning beside the kernel, which has no part in it
     for size, n, joints in ((64, 32, 17), (96, 64, 17), (96, 64, 32)):
         maps = rng.random((4, size, size, joints)).astype(np.float32)
         middle = project(rig, CUBE.centre_m[None]).uv_px[:, 0]
