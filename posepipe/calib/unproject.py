@@ -217,7 +217,11 @@ def _volume(maps: F32, seen: Sight, share: F32, names: Sequence[str], *, n: int,
         whole, rest = whole + 1, 0  # the last block begins before the one before it ends
     cells = (wide + 2) * (high + 3)
     blocks, quads = _MEMORY.rows((whole, len(views) * cells * BLOCK), (rest, len(views) * cells * 4))
-    _in_slabs(functools.partial(pack, flat, views, share[views], joints, wide, high, blocks=blocks, quads=quads), len(views), min(threads, len(views)))
+    _in_slabs(
+        functools.partial(pack, flat, views, share[views], joints, wide, high, blocks=blocks, quads=quads),
+        len(views),
+        min(threads, len(views)),
+    )
     lens = (seen.camera[views], seen.lens[views], seen.fold2[views], seen.near[views], seen.cells[views])
     rows = volume.reshape(n, n, n * joints)
     _in_slabs(functools.partial(fill, blocks, quads, softmax, *lens, joints, wide, high, out=rows), n, min(threads, n))

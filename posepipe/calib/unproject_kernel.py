@@ -6,7 +6,7 @@ Where a cube lies in a camera is one affine map from shares of its side (-0.5..0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,13 @@ def _over_views(*, block: bool, quad: bool) -> Any:
     def blend(
         context: Any, blocks: Any, quads: Any, count: Any, row: Any, corner: Any, share: Any, n: Any, i: Any, out: Any, o: Any, p: Any
     ) -> Any:
-        wanted = ((blocks, types.float32, 1), (quads, types.float32, 1), (corner, types.int32, 2), (share, types.float32, 3), (out, types.float32, 1))
+        wanted = (
+            (blocks, types.float32, 1),
+            (quads, types.float32, 1),
+            (corner, types.int32, 2),
+            (share, types.float32, 3),
+            (out, types.float32, 1),
+        )
         if any(not isinstance(t, types.Array) or (t.dtype, t.ndim, t.layout) != (kind, ndim, "C") for t, kind, ndim in wanted):
             return None
         size = types.uintp
@@ -265,9 +271,7 @@ def fill(
                 column = out[x, y]
                 found = 0
                 for c in range(count):
-                    if _look(
-                        camera[c], lens[c], fold2[c], near[c], cells[c], columns, rows, a, b, c * size, corner[found], share[found]
-                    ):
+                    if _look(camera[c], lens[c], fold2[c], near[c], cells[c], columns, rows, a, b, c * size, corner[found], share[found]):
                         if softmax:
                             _blended(blocks, quads, joints, wide, 1, corner[found:], share[found:], seen[c])
                         else:

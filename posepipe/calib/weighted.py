@@ -15,10 +15,11 @@ from .rig import Rig
 from .sides import Bools, Facing, triangulate_sides
 from .triangulate import Triangulated, triangulate
 
-AGREEMENTS = 10
+AGREEMENTS = 19
 CERTAIN = 4.0
 """As `posepipe.engines.confidence` has it."""
 _LIMIT2 = (0.05 / 0.012) ** 2
+_TRUNK_M, _FAR = 0.5, 5.0
 _RIDGE = 1.0
 """1 / m^2: what keeps the point of nearly parallel rays at hand."""
 
@@ -28,17 +29,20 @@ class First:
     """What a first triangulation with the heights of the peaks says of the views.
 
     points: it. order [P,C,J]: which of a view's key points was taken for joint j (its own, or that of the other side). rays [P,C,J,2] and
-    conf [P,C,J] (0: not seen): in that order. agreement [P,C,J,10]: how a view fits the others, in that order:
+    conf [P,C,J] (0: not seen): in that order. axes [P,3,3]: the body's, to its left, ahead and up, in the world. agreement [P,C,J,19]: how a view fits the others, in that order:
     0: logarithm of its distance from the point, as a share of its crop's side; 1: whether it was used; 2: the share of the seeing views that
     were; 3: how many see it, a quarter; 4: whether there is a point; 5: logarithm of the point's standard deviation; 6, 7: logarithms of the least
     and of the mean distance in metres between its ray and those of the other views. 8, 9, with three views or more: logarithms of its distance
-    from the point of the others, and of that point's standard deviation across its ray, both in deviations of a certain key point.
+    from the point of the others, and of that point's standard deviation across its ray, both in deviations of a certain key point. 10-12: the
+    point, from the middle of the hips along the body's axes, half metres; 13-15: from the point to the nearest one on the ray, decimetres; 16-18: the ray's
+    direction; 0 where there is no point.
     """
 
     points: Triangulated
     order: I64
     rays: F64
     conf: F64
+    axes: F64
     agreement: F32
 
 
@@ -60,7 +64,40 @@ def first_look(
         rig.camera_from_world, centres, rig.focal_px, rays, conf, np.ascontiguousarray(side_px, np.float64), sigma,
         points.xyz_m, points.sigma_m, points.residual_px, points.used, agreement,
     )  # fmt: skip
-    return First(points, order, rays, conf, agreement)
+    axes = _body_axes(points.xyz_m, facing)
+    agreement[..., 10:] = _in_body(rig, centres, rays, conf, points.xyz_m, axes, facing)
+    return First(points, order, rays, conf, axes, agreement)
+
+
+def _body_axes(xyz_m: F64, facing: Facing | None) -> F64:
+    """[P,3,3]: to the left along hips and shoulders on the ground, ahead, and up; the world's own where that is not known."""
+    across = (
+        np.zeros((len(xyz_m), 2)) if facing is None else np.nan_to_num(xyz_m[:, facing.left] - xyz_m[:, facing.right]).sum(axis=1)[:, :2]
+    )
+    size = np.linalg.norm(across, axis=1, keepdims=True)
+    across = np.where(size > 1e-6, across / np.maximum(size, 1e-6), [0.0, 1.0])
+    axes = np.zeros((len(xyz_m), 3, 3))
+    axes[:, 0, :2], axes[:, 1, 0], axes[:, 1, 1], axes[:, 2, 2] = across, across[:, 1], -across[:, 0], 1
+    return axes
+
+
+def _in_body(rig: Rig, centres: F64, rays: F64, conf: F64, xyz_m: F64, axes: F64, facing: Facing | None) -> F32:
+    """The last nine numbers of `First.agreement`."""
+    out = np.zeros((*conf.shape, 9), np.float32)
+    if facing is None:
+        return out
+    hips, shoulders = ((xyz_m[:, facing.left[k]] + xyz_m[:, facing.right[k]]) / 2 for k in (1, 0))
+    middle = np.where(np.isfinite(hips), hips, shoulders - [0, 0, _TRUNK_M])
+    ahead = np.concatenate([np.nan_to_num(rays), np.ones((*conf.shape, 1))], axis=3)
+    direction = np.einsum("cki,pcjk->pcji", rig.camera_from_world[:, :, :3], ahead)
+    direction /= np.linalg.norm(direction, axis=3, keepdims=True)
+    away = centres[:, None] - xyz_m[:, None]
+    offset = away - (away * direction).sum(axis=3, keepdims=True) * direction
+    place = np.broadcast_to((xyz_m - middle[:, None])[:, None], offset.shape)
+    for k, (what, unit) in enumerate(((place, 0.5), (offset, 0.1), (direction, 1.0))):
+        out[..., 3 * k : 3 * k + 3] = np.clip(np.einsum("pab,pcjb->pcja", axes, what) / unit, -_FAR, _FAR)
+    out[~np.isfinite(out).all(axis=3) | ~(conf > 0)] = 0
+    return out
 
 
 def triangulate_weighted(

@@ -25,7 +25,7 @@ F64 = NDArray[np.float64]
 
 SHAPES = 14
 """Numbers that describe a heatmap: see `describe`."""
-AGREEMENTS = 10
+AGREEMENTS = 19
 """Numbers that say how a view fits the others: see `posepipe.calib.weighted`."""
 CERTAIN = 4.0
 """A weight of 1 is a key point with this part of the variance that triangulation gives a peak of height 1: most are better than that."""

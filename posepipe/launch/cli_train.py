@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
         description="Draw people from motion, see them with random cameras through a detector's errors, and train through the triangulation.",
     )
     _in_and_out(one, "the network goes here")
-    one.add_argument("--examples", type=int, default=16_000, metavar="N", help="people to draw (16000)")
+    one.add_argument("--examples", type=int, default=60_000, metavar="N", help="people to draw (60000; 25 kB of memory each)")
     one.add_argument("--seed", type=int, default=1)
     one.set_defaults(command=_confidence)
     one = kinds.add_parser(

@@ -77,23 +77,23 @@ def examples(drawn: Sampler, count: int, *, tell: Callable[[str], None] = lambda
         made.seen[k, : len(there)] = first.conf[0, there] > 0
         near_m = first.points.xyz_m[0]
         known = np.isfinite(near_m).all(axis=1)
-        lines = _lines(seen, first, side_px[0], np.where(known[:, None], near_m, seen.truth_m))
+        lines = _lines(seen, first, side_px[0], np.where(known[:, None], near_m, seen.truth_m), first.axes[0])
         for array, rows in zip((made.normal, made.onto, made.rest), lines, strict=True):
             array[k, : len(there)] = rows[there]
-        made.truth[k] = np.where(known[:, None], (seen.truth_m - near_m) * _CM, np.nan)
+        made.truth[k] = np.where(known[:, None], (seen.truth_m - near_m) @ first.axes[0].T * _CM, np.nan)
         if (k + 1) % 10000 == 0:
             tell(f"{k + 1} of {count} examples")
     return made
 
 
-def _lines(seen: Observed, first: First, side_px: F64, near_m: F64) -> tuple[F64, F64, F64]:
-    """What `Examples` says of the lines of sight, around near_m [17,3], of all cameras; zeros where a joint is not seen."""
+def _lines(seen: Observed, first: First, side_px: F64, near_m: F64, axes: F64) -> tuple[F64, F64, F64]:
+    """What `Examples` says of the lines of sight, around near_m [17,3], along axes [3,3], of all cameras; zeros where a joint is not seen."""
     pose = seen.rig.camera_from_world
     rays = np.nan_to_num(first.rays[0])
     ahead = np.concatenate([rays, np.ones((*rays.shape[:2], 1))], axis=-1)
-    direction = np.einsum("cki,cjk->cji", pose[:, :, :3], ahead)
+    direction = np.einsum("cki,cjk->cji", pose[:, :, :3], ahead) @ axes.T
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    centre = np.array([c.centre_m for c in seen.rig.cameras])[:, None] - near_m
+    centre = (np.array([c.centre_m for c in seen.rig.cameras])[:, None] - near_m) @ axes.T
     focal = seen.rig.focal_px.mean(axis=1)[:, None]
     away = np.linalg.norm(centre, axis=-1)
     # Along the ray a pixel is worth distance / focal; obliquely less, which makes a difference of a few per cent here.

@@ -74,7 +74,7 @@ def test_every_voxel_sees_what_its_projection_shows(lens, image, shape, centre, 
     assert volume == pytest.approx(one_by_one(rig, maps, rois, cube, 6, first).sum(axis=0), abs=3e-4)
 
 
-@pytest.mark.parametrize("joints", [3, 17, 24])
+@pytest.mark.parametrize("joints", [3, 16, 17, 20, 24, 35])
 @pytest.mark.parametrize("threads", [1, 2, 50])
 def test_the_three_ways_to_join_views(joints, threads):
     rig = ring(4)

@@ -1,11 +1,13 @@
 """Learned weights on their way through triangulation, and what the first look says of the views."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rigs import ring
 
 from posepipe.calib import project, undistort
-from posepipe.calib.sides import mirror_of, triangulate_sides
+from posepipe.calib.sides import facing_of, mirror_of, triangulate_sides
 from posepipe.calib.weighted import AGREEMENTS, CERTAIN, first_look, triangulate_weighted
 from posepipe.engines import confidence
 from posepipe.pipeline.skeleton import COCO17
@@ -125,3 +127,32 @@ def test_nobody_is_no_error():
         rig, undistort(rig, uv[:0]), np.zeros((0, 4, 17)), side[:0], lambda order, agreement, heights: heights, **HOW
     )
     assert nobody.xyz_m.shape == (0, 17, 3)
+
+
+def test_where_the_body_is_and_which_way_it_faces_is_not_seen():
+    """People who stand elsewhere and are turned, with their cameras, are described alike: along their own axes."""
+    rig, _, uv, side = people(count=1, noise_px=2.0)
+    first = first_look(rig, undistort(rig, uv), np.full(uv.shape[:3], 0.8), side, facing=facing_of(COCO17), **HOW)
+    turn = np.array([[np.cos(0.7), -np.sin(0.7), 0], [np.sin(0.7), np.cos(0.7), 0], [0, 0, 1]])
+    world_from_old = np.vstack([np.column_stack([turn, [1.5, -0.4, 0.2]]), [0, 0, 0, 1]])
+    cameras = [replace(c, camera_from_world=c.camera_from_world @ np.linalg.inv(world_from_old)) for c in rig.cameras]
+    other = first_look(
+        replace(rig, cameras=tuple(cameras)), undistort(rig, uv), np.full(uv.shape[:3], 0.8), side, facing=facing_of(COCO17), **HOW
+    )
+    assert other.agreement[..., 10:] == pytest.approx(first.agreement[..., 10:], abs=2e-3)
+    assert other.axes[0] == pytest.approx(first.axes[0] @ turn.T, abs=1e-4)
+    to_left = first.points.xyz_m[0, [5, 11]] - first.points.xyz_m[0, [6, 12]]
+    assert first.axes[0] @ first.axes[0].T == pytest.approx(np.eye(3), abs=1e-9)
+    assert first.axes[0, 1] @ to_left.sum(axis=0) == pytest.approx(0, abs=1e-6)
+    assert first.axes[0, 0] @ to_left.sum(axis=0) > 0
+    # The step from a point to a ray is across the ray, and as long as what is left over says in pixels.
+    step, direction = first.agreement[..., 13:16], first.agreement[..., 16:19]
+    assert np.abs((step * direction).sum(axis=-1)).max() < 1e-4
+    assert np.linalg.norm(direction, axis=-1) == pytest.approx(1, abs=1e-5)
+    hips = first.agreement[0, 0, [11, 12], 10:13]
+    assert hips.mean(axis=0) == pytest.approx(0, abs=1e-5)
+
+
+def test_without_knowing_the_sides_nothing_is_said_of_the_body():
+    rig, _, uv, side = people()
+    assert not look(rig, uv, side).agreement[..., 10:].any()

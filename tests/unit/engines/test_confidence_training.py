@@ -27,7 +27,7 @@ def made(count=64, views=4, seed=0):
     e = trained.Examples(
         *(
             np.zeros((count, *s), np.float32)
-            for s in ((views, 17, 14), (views, 17, 10), (views, 17), (views, 17, 6), (views, 17, 3), (views, 17), (17, 3))
+            for s in ((views, 17, 14), (views, 17, 19), (views, 17), (views, 17, 6), (views, 17, 3), (views, 17), (17, 3))
         )
     )
     centre = np.array([c.centre_m for c in rig.cameras])[:, None]
@@ -123,7 +123,7 @@ def test_the_exported_network_gives_what_torch_gives(tmp_path):
     net, rng = trained.Net().eval(), np.random.default_rng(0)
     path = trained.export(net, tmp_path / "confidence.onnx")
     for people, views in ((1, 2), (3, 8)):
-        given = [rng.normal(size=(people, views, 17, n)).astype(np.float32) for n in (14, 10)]
+        given = [rng.normal(size=(people, views, 17, n)).astype(np.float32) for n in (14, 19)]
         given.append((rng.random((people, views, 17)) < 0.7).astype(np.float32))
         with torch.inference_mode():
             wanted = net(*(torch.from_numpy(a) for a in given)).numpy()

@@ -39,7 +39,7 @@ def people(n: int) -> dict[str, F32]:
 
 
 def views(n: int, v: int) -> dict[str, F32]:
-    return {"shapes": noise(n, v, 17, 14), "agreement": noise(n, v, 17, 10), "seen": (share(n, v, 17) < 0.8).astype(np.float32)}
+    return {"shapes": noise(n, v, 17, 14), "agreement": noise(n, v, 17, 19), "seen": (share(n, v, 17) < 0.8).astype(np.float32)}
 
 
 # What goes in, twice: of one person, and of several with other sizes where they are open.

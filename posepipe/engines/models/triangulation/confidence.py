@@ -26,7 +26,9 @@ from .losses import clipped_mse
 
 F32 = NDArray[np.float32]
 
-_WIDE = 48
+_WIDE, _JOINT, _BODY, _TOLD = 48, 32, 192, 16
+_KNOWN, _PLACE, _OFFSET, _DIRECTION = slice(4, 5), slice(10, 13), slice(13, 16), slice(16, 19)
+"""Of the agreement: see `posepipe.calib.weighted.First`."""
 _KINDS = int(KINDS.max()) + 1
 _RIDGE = 1e-5
 _LIMIT = 0.05 / 0.012
@@ -37,7 +39,7 @@ _LIMIT = 0.05 / 0.012
 class Examples:
     """M instants of one person, V views (those that there are not are not seen), 17 joints.
 
-    shapes [M,V,17,14], agreement [M,V,17,10], seen [M,V,17]: inputs. Lines of sight around a place near the truth, in cm and deviations of a certain key
+    shapes [M,V,17,14], agreement [M,V,17,19], seen [M,V,17]: inputs. Lines of sight around a place near the truth, along the body's axes, in cm and deviations of a certain key
     point: normal [M,V,17,6] = A (xx, xy, xz, yy, yz, zz), onto [M,V,17,3] = A o, and rest [M,V,17] = o.A o, where A projects across the ray
     and o is the camera. truth [M,17,3]: from that place, cm; NaN: unknown, the joint does not count.
     """
@@ -60,25 +62,47 @@ class Examples:
 
 
 class Net(nn.Module):
-    """Weights conf [N,V,17] of 0..1 from shapes [N,V,17,14], agreement [N,V,17,10] and seen [N,V,17] (1 or 0; not seen: meaningless)."""
+    """Weights conf [N,V,17] of 0..1 from shapes [N,V,17,14], agreement [N,V,17,19] and seen [N,V,17] (1 or 0; not seen: meaningless).
+
+    What the views say of a joint, and where it stands in the body, goes through layers that see the whole body; what comes out begins with where the joint
+    should be instead (`both`), so that a view can be held against it: of two views that contradict each other the one is believed
+    that leaves somebody who can be.
+    """
 
     kinds: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, told: int = _TOLD, body: int = _BODY) -> None:
         super().__init__()
         self.register_buffer("kinds", torch.eye(_KINDS)[torch.from_numpy(KINDS)])
+        self._told, joints = told, len(KINDS)
         self.own = nn.Sequential(nn.Linear(SHAPES + AGREEMENTS + _KINDS, _WIDE), nn.ReLU(), nn.Linear(_WIDE, _WIDE), nn.ReLU())
-        self.joined = nn.Sequential(nn.Linear(4 * _WIDE, _WIDE), nn.ReLU(), nn.Linear(_WIDE, _WIDE), nn.ReLU(), nn.Linear(_WIDE, 1))
+        self.joint = nn.Sequential(nn.Linear(2 * _WIDE + 4, _JOINT), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Linear(joints * _JOINT, body), nn.ReLU(), nn.Linear(body, body), nn.ReLU(), nn.Linear(body, joints * told)
+        )
+        self.joined = nn.Sequential(nn.Linear(4 * _WIDE + told + 4, 64), nn.ReLU(), nn.Linear(64, _WIDE), nn.ReLU(), nn.Linear(_WIDE, 1))
 
     def forward(self, shapes: Tensor, agreement: Tensor, seen: Tensor) -> Tensor:
+        return self.both(shapes, agreement, seen)[0]
+
+    def both(self, shapes: Tensor, agreement: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights, and by how much the body would move every joint [N,17,3], decimetres along its axes."""
         there = seen[..., None]
         kinds = self.kinds.expand(shapes.shape[0], shapes.shape[1], -1, -1)
         own = self.own(torch.cat([shapes, agreement, kinds], dim=3)) * there  # not negative, so that 0 is the least
-        body = (own.sum(dim=2, keepdim=True) / there.sum(dim=2, keepdim=True).clamp_min(1.0)).expand_as(own)
-        views = (own.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp_min(1.0)).expand_as(own)
-        best = own.max(dim=1, keepdim=True).values.expand_as(own)
-        weight: Tensor = torch.sigmoid(self.joined(torch.cat([own, body, views, best], dim=3))[..., 0])
-        return weight
+        view = (own.sum(dim=2, keepdim=True) / there.sum(dim=2, keepdim=True).clamp_min(1.0)).expand_as(own)
+        count = there.sum(dim=1, keepdim=True).clamp_min(1.0)
+        mean, best = own.sum(dim=1, keepdim=True) / count, own.max(dim=1, keepdim=True).values
+        place, known = ((agreement[..., at] * there).sum(dim=1, keepdim=True) / count for at in (_PLACE, _KNOWN))
+        told = self.body(self.joint(torch.cat([mean, best, place, known], dim=3)).flatten(1)).view(-1, 1, len(KINDS), self._told)
+        moved, offset, direction = told[..., :3], agreement[..., _OFFSET], agreement[..., _DIRECTION]
+        left = offset - (moved - (moved * direction).sum(dim=3, keepdim=True) * direction)
+        after, before = left.square().sum(dim=3, keepdim=True), offset.square().sum(dim=3, keepdim=True)
+        against = torch.cat(
+            [torch.log(after + 0.01), torch.log(before + 0.01), (after + 1e-6).sqrt(), (after - before).clamp(-4, 4)], dim=3
+        )
+        said = [own, view, mean.expand_as(own), best.expand_as(own), told.expand(-1, own.shape[1], -1, -1), against]
+        return torch.sigmoid(self.joined(torch.cat(said, dim=3))[..., 0]), moved[:, 0]
 
 
 def nearest(normal: Tensor, onto: Tensor, weight: Tensor) -> Tensor:
@@ -115,13 +139,15 @@ def solve(normal: Tensor, onto: Tensor, rest: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What decides a training. noise: weight of the likelihood of the key points' own errors, which says what a weight means."""
+    """What decides a training. noise: weight of the likelihood of the key points' own errors, which says what a weight means. body: weight of how far the
+    joints are from the truth where the body would have them."""
 
-    steps: int = 1500
+    steps: int = 8000
     batch: int = 128
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     noise: float = 0.1
-    every: int = 250
+    body: float = 3.0
+    every: int = 500
     seed: int = 0
 
 
@@ -169,7 +195,7 @@ def _arrays(e: Examples) -> Iterator[F32]:
 
 def _loss(net: Net, batch: list[Tensor], plan: Plan) -> Tensor:
     shapes, agreement, seen, normal, onto, rest, truth = batch
-    conf = net(shapes, agreement, seen)
+    conf, moved = net.both(shapes, agreement, seen)
     valid = truth.isfinite().all(dim=-1).float()
     truth = torch.nan_to_num(truth)
     point = solve(normal, onto, rest, conf * seen)
@@ -179,7 +205,8 @@ def _loss(net: Net, batch: list[Tensor], plan: Plan) -> Tensor:
     error = squared(normal, onto, rest, truth)
     error = torch.where(error > 25, 25 * (1 + torch.log(error / 25)), error)
     noise = (0.5 * CERTAIN * conf * error - torch.log(conf + 1e-3)) * seen * valid[:, None]
-    loss: Tensor = where + plan.noise * noise.sum() / (seen * valid[:, None]).sum().clamp_min(1)
+    body = (((10 * moved - truth).square().sum(dim=-1) + 0.01).sqrt().clamp_max(60) * valid).sum() / valid.sum().clamp_min(1)
+    loss: Tensor = where + plan.noise * noise.sum() / (seen * valid[:, None]).sum().clamp_min(1) + plan.body * body
     return loss
 
 
