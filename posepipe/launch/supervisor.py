@@ -146,7 +146,7 @@ class Supervisor:
         self.opened_with_s = processor_s([self._nursery.pid, *(m.pid for m in self.crew.values() if m.pid)])
         self._began_ns = time.monotonic_ns()
         self._ward.began = True
-        self._start_ns = self.clock.now_ns() + 500_000_000
+        self._start_ns = self.clock.now_ns() + 50_000_000
         for member in self.crew.values():
             if member.state == State.READY:
                 self._send_start(member)
