@@ -31,7 +31,7 @@ Shapes = dict[str, tuple[int, ...]]
 OPEN: dict[str, Shapes] = {
     "human-pose-estimation-0001.fp32.onnx": {"data": (-1, 3, 256, 456)},
     "movenet-multipose.onnx": {"input": (1, 256, 256, 3)},
-    "confidence.onnx": {"shapes": (-1, 4, 17, 14), "agreement": (-1, 4, 17, 10), "seen": (-1, 4, 17)},
+    "confidence.onnx": {"shapes": (-1, 4, 17, 14), "agreement": (-1, 4, 17, 19), "seen": (-1, 4, 17)},
 }
 
 
