@@ -23,7 +23,7 @@ from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.packet import F32, F64
 
 from .rig import Rig
-from .unproject_kernel import BLOCK, fill, first_not_finite, pack
+from .unproject_kernel import BLOCK, fill, first_not_finite, pack, packed_cells
 
 _ALONE = 4
 """So many joints that fill no block cost less one by one."""
@@ -215,7 +215,7 @@ def _volume(maps: F32, seen: Sight, share: F32, names: Sequence[str], *, n: int,
     whole, rest = divmod(joints, BLOCK)
     if whole and rest > _ALONE:
         whole, rest = whole + 1, 0  # the last block begins before the one before it ends
-    cells = (wide + 2) * (high + 3)
+    cells = packed_cells(wide, high)
     blocks, quads = _MEMORY.rows((whole, len(views) * cells * BLOCK), (rest, len(views) * cells * 4))
     _in_slabs(
         functools.partial(pack, flat, views, share[views], joints, wide, high, blocks=blocks, quads=quads),

@@ -117,23 +117,31 @@ _blend_block, _blend_quad, _blend_both = (_over_views(block=b, quad=q) for b, q 
 
 
 @kernel
+def packed_cells(width: int, height: int) -> int:
+    """Of a packed map: a column more on both sides, a row more above, two below, and the one cell that is to the lower right of the last."""
+    return (width + 2) * (height + 3) + 1
+
+
+@kernel
 def _bare(to: F32, row: int) -> None:
-    """Zeros for the border of a packed map: its first row, the first and the last cell of every row, the last two rows."""
+    """Zeros for the border of a packed map: its first row, the first and the last cell of every row, the last two rows and the last cell. A cell with
+    weight 0 is read, too, and must hold a number."""
+    last = to.size - BLOCK
     to[:row] = 0
-    for end in range(row, to.size - 2 * row, row):
+    for end in range(row, last - 2 * row, row):
         to[end - BLOCK : end + BLOCK] = 0
-    to[to.size - 2 * row - BLOCK :] = 0
+    to[last - 2 * row - BLOCK :] = 0
 
 
 @kernel
 def pack(maps: F32, views: I64, share: F32, joints: int, width: int, height: int, first: int, last: int, blocks: F32, quads: F32) -> None:
-    """Maps [.,h*w*J] of `views[first:last]`, times share [C,J], with a border of zeros around them: one cell to the left and above, one to the right, two below.
+    """Maps [.,h*w*J] of `views[first:last]`, times share [C,J], with a border of zeros around them (`packed_cells`).
 
     blocks [B,C*cells*16]: sixteen joints in one cache line; the last block ends with joint J - R - 1. quads [R,C*cells*4]: of the R last joints, every
     cell with those to its right, below, and below to the right: a joint by itself costs one load so.
     """
     wide = width + 2
-    cells = wide * (height + 3)
+    cells = packed_cells(width, height)
     rest = quads.shape[0]
     for c in range(first, last):
         one, mine = maps[views[c]], share[c]
@@ -187,8 +195,9 @@ def _look(
             s = one + r2 * (k1 + r2 * (k2 + r2 * k3))
             xy2 = two * x * y
             x, y = x * s + p1 * xy2 + p2 * (r2 + two * x * x), y * s + p1 * (r2 + two * y * y) + p2 * xy2
-        u, v = min(max(uu * x + uv * y + u0, zero), right), min(max(vu * x + vv * y + v0, zero), below)
-        u, v = u if seen else zero, v if seen else zero
+        u, v = uu * x + uv * y + u0, vu * x + vv * y + v0
+        seen &= (u == u) & (v == v)  # far out the lens leaves float32; NaN would become an index
+        u, v = min(max(u, zero), right) if seen else zero, min(max(v, zero), below) if seen else zero
         c, r = F(np.int32(u)), F(np.int32(v))  # floor; whole numbers as floats keep to one width
         share[0, i], share[1, i] = u - c, v - r
         corner[i] = np.int32(r * wide + c) + first
@@ -262,7 +271,7 @@ def fill(
     columns, rows = F(width), F(height)
     step, half = F(1) / F(n - 1), F(0.5)
     wide = width + 2
-    size = wide * (height + 3)
+    size = packed_cells(width, height)
     for start in range(0, n, _STRIP):  # a strip at a time, so that what its columns see stays near the processor
         for x in range(first, last):
             a = F(x) * step - half

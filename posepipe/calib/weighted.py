@@ -35,7 +35,7 @@ class First:
     and of the mean distance in metres between its ray and those of the other views. 8, 9, with three views or more: logarithms of its distance
     from the point of the others, and of that point's standard deviation across its ray, both in deviations of a certain key point. 10-12: the
     point, from the middle of the hips along the body's axes, half metres; 13-15: from the point to the nearest one on the ray, decimetres; 16-18: the ray's
-    direction; 0 where there is no point.
+    direction; 0 where there is no point, and where neither hips nor shoulders say where the body is.
     """
 
     points: Triangulated

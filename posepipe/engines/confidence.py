@@ -1,7 +1,7 @@
 """How far every view is to be believed about every joint, read from its heatmaps and from how the views agree.
 
 The height of a peak says little about how far it is off. A small network looks at the shape of every heatmap (height, width, a second peak,
-what it shows where the other side's joint is), at how the view fits the others, and at the rest of the body in that view, and
+what it shows where the other side's joint is), at how the view fits the others, at the rest of the body, and
 gives weights for triangulation (Iskakov et al. 2019, section 3.1, whose confidences come from the backbone's features instead).
 """
 

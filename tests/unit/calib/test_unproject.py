@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rigs import LENS, MATRIX, camera, ring
 
 from posepipe.calib import ImageTransform, Rig, project
-from posepipe.calib.unproject import Cube, cells_from_video, unproject, unproject_pinhole
+from posepipe.calib.unproject import _MEMORY, Cube, cells_from_video, unproject, unproject_pinhole
 from posepipe.engines.crop import Rois, image_from_crop
 from posepipe.pipeline.errors import EngineError
 
@@ -86,6 +86,18 @@ def test_the_three_ways_to_join_views(joints, threads):
     weighted = (conf[:, None, None, None] * seen).sum(axis=0) / conf.sum(axis=0)
     assert unproject(rig, maps, rois, CUBE, how="conf", conf=conf, **kind) == pytest.approx(weighted, abs=1e-4)
     assert unproject(rig, maps, rois, CUBE, how="softmax", **kind) == pytest.approx(softmax_over_views(seen), abs=1e-4)
+
+
+@pytest.mark.parametrize("joints", [1, 16, 17, 24, 32])
+@pytest.mark.parametrize("angle", [0.6, -0.6, 2.2, -2.2])
+def test_what_the_memory_held_before_is_nowhere(joints, angle):
+    """Columns that leave a turned crop by its corners, in memory that begins full of NaN: cells with weight 0 are read, too."""
+    rig = ring(2)
+    maps, rois = noise(rig, 5, 5, joints), rois_around(rig, side_px=400, angle=angle)
+    clean = unproject(rig, maps, rois, CUBE, n=5)
+    _MEMORY.floats[:] = np.nan
+    assert np.array_equal(unproject(rig, maps, rois, CUBE, n=5), clean)
+    assert np.isfinite(clean).all()
 
 
 def test_the_softmax_holds_for_values_far_apart():

@@ -15,7 +15,7 @@ from posepipe.calib.refine import _refine
 from posepipe.calib.rig import Rig
 from posepipe.calib.sides import mirror_of
 from posepipe.calib.triangulate import _triangulate
-from posepipe.calib.unproject_kernel import fill, first_not_finite
+from posepipe.calib.unproject_kernel import fill, first_not_finite, pack
 from posepipe.engines.volume import _soft_argmax
 from posepipe.nodes._lift import Algebraic
 from posepipe.nodes._lift_maps import coco17_in, paint
@@ -317,7 +317,7 @@ def test_a_network_that_does_not_open_leaves_no_other_one_open(monkeypatch: pyte
 
 
 def test_nothing_is_compiled_once_it_is_open() -> None:
-    kernels: list[Any] = [fill, first_not_finite, _refine, _triangulate, _soft_argmax]
+    kernels: list[Any] = [fill, first_not_finite, pack, _refine, _triangulate, _soft_argmax]
     lift = Lift(LiftVolumetric)
     before = [len(kernel.signatures) for kernel in kernels]
     lift.see(standing())

@@ -1,7 +1,8 @@
 """The network behind `posepipe.engines.confidence`, and its training: weights for triangulation, learned through the triangulation itself.
 
 After Iskakov et al. 2019, section 3.1, with what a heatmap and the agreement of the views show in place of the backbone's features. Nothing in it knows the
-number or the order of the views: a view is described by itself, by the other joints in it and by the other views of the joint, and both are pooled.
+number or the order of the views: a view is described by itself, by the other joints in it and by the other views of the joint, and both are pooled; only the
+layers that see the whole body know one joint from another.
 
 The solve is the weighted point nearest to all rays, distances scaled to key point noise (so that it is what `posepipe.calib.triangulate`
 finds), by 3x3 normal equations and their adjugate: no decomposition, and a gradient everywhere. A second solve weights with Tukey's biweight
