@@ -27,13 +27,17 @@ class LearnedWeights:
         self.engine = self._confidence.engine
 
     def triangulate(self, rig: Rig, rays: F64, conf: F32, side_px: F64, maps: F32, **how: Any) -> tuple[Triangulated, Bools, F64]:
-        """As `triangulate_weighted` with the weights of those heatmaps [P,C,h,w,17]; the joints [P,C,J] whose sides were exchanged; and the weights
+        """As `triangulate_weighted` with the weights of those heatmaps [P,C,h,w,17], for people whom three views or more see, and with the heights for others; the joints [P,C,J] whose sides were exchanged; and the weights
         [P,C,J] of the key points as they were detected, in units of 1 / sigma^2."""
         told: list[tuple[I64, F64]] = []
 
         def weigh(order: I64, agreement: F32, heights: F64) -> F64:
-            told.append((order, self._confidence(maps, order, agreement, heights)))
-            return told[0][1]
+            weights = self._confidence(maps, order, agreement, heights)
+            # Two rays meet where they meet; and the network has only the body that they make to judge them by, which may have its sides exchanged.
+            two = (heights > 0).any(axis=2).sum(axis=1) == 2
+            weights[two] = heights[two] / CERTAIN
+            told.append((order, weights))
+            return weights
 
         points = triangulate_weighted(rig, rays, conf, side_px, weigh, **how)
         ((order, weights),) = told
