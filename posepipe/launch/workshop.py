@@ -138,8 +138,6 @@ class Workshop:
             if hasattr(slot.node, "info")
         }
         runs_on = {name: text for name, slot in part.slots.items() if (text := getattr(slot.node, "runs_on", ""))}
-        gc.collect()
-        gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
         self._tell(letters.Opened(infos, runs_on))
         while not self._go.wait(0.5):
             if self._shared.stop.is_set():
@@ -147,6 +145,8 @@ class Workshop:
         for slot in part.slots.values():
             if hasattr(slot.node, "begin_rounds_together"):
                 slot.node.begin_rounds_together(self._start.round_s)
+        gc.collect()
+        gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
         self._shared.after = self._now_and_then
         if len(part.feeds) == len(part.slots):
             # An instant under way goes before the next pictures. Otherwise one late instant slows the decoding of the next, which is then
