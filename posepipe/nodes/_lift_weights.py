@@ -27,8 +27,8 @@ class LearnedWeights:
         self.engine = self._confidence.engine
 
     def triangulate(self, rig: Rig, rays: F64, conf: F32, side_px: F64, maps: F32, **how: Any) -> tuple[Triangulated, Bools, F64]:
-        """As `triangulate_weighted` with the weights of those heatmaps [P,C,h,w,17], for people whom three views or more see, and with the heights for others; the joints [P,C,J] whose sides were exchanged; and the weights
-        [P,C,J] of the key points as they were detected, in units of 1 / sigma^2."""
+        """As `triangulate_weighted` with the weights of those heatmaps [P,C,h,w,17], or with the heights for people whom two views see; the joints [P,C,J]
+        whose sides were exchanged; and the weights [P,C,J] of the key points as they were detected, in units of 1 / sigma^2."""
         told: list[tuple[I64, F64]] = []
 
         def weigh(order: I64, agreement: F32, heights: F64) -> F64:

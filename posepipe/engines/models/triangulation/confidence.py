@@ -72,16 +72,16 @@ class Net(nn.Module):
 
     kinds: Tensor
 
-    def __init__(self, *, told: int = _TOLD, body: int = _BODY) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("kinds", torch.eye(_KINDS)[torch.from_numpy(KINDS)])
-        self._told, joints = told, len(KINDS)
+        joints = len(KINDS)
         self.own = nn.Sequential(nn.Linear(SHAPES + AGREEMENTS + _KINDS, _WIDE), nn.ReLU(), nn.Linear(_WIDE, _WIDE), nn.ReLU())
         self.joint = nn.Sequential(nn.Linear(2 * _WIDE + 4, _JOINT), nn.ReLU())
         self.body = nn.Sequential(
-            nn.Linear(joints * _JOINT, body), nn.ReLU(), nn.Linear(body, body), nn.ReLU(), nn.Linear(body, joints * told)
+            nn.Linear(joints * _JOINT, _BODY), nn.ReLU(), nn.Linear(_BODY, _BODY), nn.ReLU(), nn.Linear(_BODY, joints * _TOLD)
         )
-        self.joined = nn.Sequential(nn.Linear(4 * _WIDE + told + 4, 64), nn.ReLU(), nn.Linear(64, _WIDE), nn.ReLU(), nn.Linear(_WIDE, 1))
+        self.joined = nn.Sequential(nn.Linear(4 * _WIDE + _TOLD + 4, 64), nn.ReLU(), nn.Linear(64, _WIDE), nn.ReLU(), nn.Linear(_WIDE, 1))
 
     def forward(self, shapes: Tensor, agreement: Tensor, seen: Tensor) -> Tensor:
         return self.both(shapes, agreement, seen)[0]
@@ -95,7 +95,7 @@ class Net(nn.Module):
         count = there.sum(dim=1, keepdim=True).clamp_min(1.0)
         mean, best = own.sum(dim=1, keepdim=True) / count, own.max(dim=1, keepdim=True).values
         place, known = ((agreement[..., at] * there).sum(dim=1, keepdim=True) / count for at in (_PLACE, _KNOWN))
-        told = self.body(self.joint(torch.cat([mean, best, place, known], dim=3)).flatten(1)).view(-1, 1, len(KINDS), self._told)
+        told = self.body(self.joint(torch.cat([mean, best, place, known], dim=3)).flatten(1)).view(-1, 1, len(KINDS), _TOLD)
         moved, offset, direction = told[..., :3], agreement[..., _OFFSET], agreement[..., _DIRECTION]
         left = offset - (moved - (moved * direction).sum(dim=3, keepdim=True) * direction)
         after, before = left.square().sum(dim=3, keepdim=True), offset.square().sum(dim=3, keepdim=True)
