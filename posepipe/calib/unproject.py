@@ -23,7 +23,8 @@ from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.packet import F32, F64
 
 from .rig import Rig
-from .unproject_kernel import BLOCK, fill, first_not_finite, pack, packed_cells
+from .unproject_kernel import fill, first_not_finite, pack, packed_cells
+from .unproject_vectors import BLOCK
 
 _ALONE = 4
 """So many joints that fill no block cost less one by one."""
