@@ -15,7 +15,7 @@ from posepipe.pipeline.packet import F32, F64, I64
 from posepipe.pipeline.skeleton import COCO17
 
 Bools = NDArray[np.bool_]
-_CALM_S, _SLOW_S = 0.08, 0.062
+_CALM_S, _SLOW_S = 0.08, 0.068
 _FAR_M = 0.033
 """Where the difference is this large the low passes are twice as fast."""
 _ASTRAY_M = 0.2
