@@ -84,6 +84,17 @@ def _rays(camera: F32, lens: F32, cells: F32, rays: F32, bent: NDArray[np.bool_]
 
 
 @kernel
+def _note(seen: bool, u: F, v: F, right: F, below: F, wide: np.int32, start: np.int32, corner: I32, share: F32, k: int, i: int) -> F:
+    """Write down a place in a packed map, as `_look` says. How far inside of it the place is: 0 on its edge, where everything goes that is not seen."""
+    zero = F(0)
+    u, v = min(max(u, zero), right) if seen else zero, min(max(v, zero), below) if seen else zero
+    cell, row = np.int32(u), np.int32(v)
+    share[0, k, i], share[1, k, i] = u - F(cell), v - F(row)
+    corner[k, i] = np.int32(row * wide) + cell + start
+    return F(min(u, right - u) * min(v, below - v))
+
+
+@kernel
 def _look(
     rays: F32,
     bent: bool,
@@ -119,12 +130,7 @@ def _look(
             z = z0 + dz * ramp[i]
             iz = one / z
             u, v = (x0 + dx * ramp[i]) * iz, (y0 + dy * ramp[i]) * iz
-            seen = z > near
-            u, v = min(max(u, zero), right) if seen else zero, min(max(v, zero), below) if seen else zero
-            cell, row = np.int32(u), np.int32(v)
-            share[0, k, i], share[1, k, i] = u - F(cell), v - F(row)
-            corner[k, i] = np.int32(row * wide) + cell + start
-            inside += min(u, right - u) * min(v, below - v)
+            inside += _note(z > near, u, v, right, below, wide, start, corner, share, k, i)
         return bool(inside > zero)
     k1, k2, p1, p2, k3 = lens[c, 0], lens[c, 1], lens[c, 2], lens[c, 3], lens[c, 4]
     uu, uv, u0 = cells[c, 0, 0], cells[c, 0, 1], cells[c, 0, 2] + one  # the border is the first column and row
@@ -139,11 +145,7 @@ def _look(
         x, y = x * s + p1 * xy2 + p2 * (r2 + two * x * x), y * s + p1 * (r2 + two * y * y) + p2 * xy2
         u, v = uu * x + uv * y + u0, vu * x + vv * y + v0
         seen = (z > near) & (r2 < fold2) & (u == u) & (v == v)  # far out the lens leaves float32; NaN would become an index
-        u, v = min(max(u, zero), right) if seen else zero, min(max(v, zero), below) if seen else zero
-        cell, row = np.int32(u), np.int32(v)
-        share[0, k, i], share[1, k, i] = u - F(cell), v - F(row)
-        corner[k, i] = np.int32(row * wide) + cell + start
-        inside += min(u, right - u) * min(v, below - v)
+        inside += _note(seen, u, v, right, below, wide, start, corner, share, k, i)
     return bool(inside > zero)
 
 
