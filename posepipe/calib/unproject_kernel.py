@@ -87,6 +87,7 @@ def _rays(camera: F32, lens: F32, cells: F32, rays: F32, bent: NDArray[np.bool_]
 def _note(seen: bool, u: F, v: F, right: F, below: F, wide: np.int32, start: np.int32, corner: I32, share: F32, k: int, i: int) -> F:
     """Write down a place in a packed map, as `_look` says. How far inside of it the place is: 0 on its edge, where everything goes that is not seen."""
     zero = F(0)
+    seen &= (u == u) & (v == v)  # far out a lens leaves float32; NaN would become an index
     u, v = min(max(u, zero), right) if seen else zero, min(max(v, zero), below) if seen else zero
     cell, row = np.int32(u), np.int32(v)
     share[0, k, i], share[1, k, i] = u - F(cell), v - F(row)
@@ -144,8 +145,7 @@ def _look(
         xy2 = two * x * y
         x, y = x * s + p1 * xy2 + p2 * (r2 + two * x * x), y * s + p1 * (r2 + two * y * y) + p2 * xy2
         u, v = uu * x + uv * y + u0, vu * x + vv * y + v0
-        seen = (z > near) & (r2 < fold2) & (u == u) & (v == v)  # far out the lens leaves float32; NaN would become an index
-        inside += _note(seen, u, v, right, below, wide, start, corner, share, k, i)
+        inside += _note((z > near) & (r2 < fold2), u, v, right, below, wide, start, corner, share, k, i)
     return bool(inside > zero)
 
 

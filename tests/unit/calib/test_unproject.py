@@ -224,3 +224,10 @@ def test_the_published_geometry():
     assert factors == pytest.approx((seen * conf[:, None, None, None]).sum(axis=0), abs=1e-4)
     projections[1], maps[1] = np.nan, np.nan
     assert unproject_pinhole(projections, maps, CUBE, n=6, how="sum") == pytest.approx(seen[0] + seen[2], abs=1e-4)
+
+
+def test_a_depth_that_float32_cannot_divide_by_shows_nothing():
+    """0 over 1e-42 is 0 times infinity: not a number, and no place in a map."""
+    projections = np.zeros((1, 3, 4))
+    projections[0, 2, 3] = 1e-42
+    assert not unproject_pinhole(projections, np.ones((1, 8, 8, 17), np.float32), CUBE, n=16, how="sum").any()
