@@ -23,8 +23,7 @@ from posepipe.pipeline.errors import EngineError
 from posepipe.pipeline.packet import F32, F64
 
 from .rig import Rig
-from .unproject_kernel import fill, first_not_finite, pack, packed_cells
-from .unproject_vectors import BLOCK
+from .unproject_kernel import BLOCK, fill, first_not_finite, pack, packed_cells
 
 _ALONE = 4
 """So many joints that fill no block cost less one by one."""
@@ -203,8 +202,8 @@ def _volume(maps: F32, seen: Sight, share: F32, names: Sequence[str], *, n: int,
     if n < 2:
         raise ValueError(f"a cube of {n} voxels a side: at least 2")
     volume = np.empty((n, n, n, joints), np.float32) if out is None else out
-    if volume.shape != (n, n, n, joints) or volume.dtype != np.float32 or not volume.flags.c_contiguous:
-        raise ValueError(f"out must be a contiguous float32 array [{n},{n},{n},{joints}]")
+    if volume.shape != (n, n, n, joints) or volume.dtype != np.float32 or not (volume.flags.c_contiguous and volume.flags.writeable):
+        raise ValueError(f"out must be a contiguous float32 array [{n},{n},{n},{joints}] that may be written")
     views = np.flatnonzero(seen.there)
     if not len(views):
         volume[:] = 0

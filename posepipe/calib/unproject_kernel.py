@@ -2,24 +2,136 @@
 every voxel's four cells are blended with sixteen joints side by side, all views in one sum; where their softmax joins them, in loops over the column.
 
 Where a cube lies in a camera is one affine map from shares of its side (-0.5..0.5) to the camera frame, so a voxel costs no matrix product.
+
+The vector operations are in this file because numba looks at no other when it decides whether what it compiled before still holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from posepipe.pipeline.packet import F32, I64
 
 from .kernel import kernel
-from .unproject_vectors import BLOCK, blend_block, blend_both, blend_quad, scaled
 
 I32 = NDArray[np.int32]
 F = np.float32
 
+BLOCK = 16
+"""Joints that lie side by side in one cache line of a packed map, and in one vector register of AVX-512 (two of AVX2, four of NEON)."""
+_FUSED = ("contract",)
 _STRIP = 8
 _LEAST = F(-24.0)
 """A view whose value is this far below the best one has no weight in the softmax (4e-11)."""
+
+
+def _bilinear(builder: Any, right: Any, lower: Any) -> Any:
+    """The weights of the four cells around a place, in one vector: upper left, upper right, lower left, lower right."""
+    four, index = ir.VectorType(ir.FloatType(), 4), ir.IntType(32)
+
+    def ramp(share: Any, slope: Sequence[int], at_zero: Sequence[int]) -> Any:
+        one = builder.insert_element(ir.Constant(four, ir.Undefined), share, ir.Constant(index, 0))
+        every = builder.shuffle_vector(one, ir.Constant(four, ir.Undefined), ir.Constant(ir.VectorType(index, 4), [0] * 4))
+        return builder.fadd(builder.fmul(every, _constant(four, slope), flags=_FUSED), _constant(four, at_zero), flags=_FUSED)
+
+    return builder.fmul(ramp(right, (-1, 1, -1, 1), (1, 0, 1, 0)), ramp(lower, (-1, -1, 1, 1), (1, 1, 0, 0)))
+
+
+def _constant(vector: Any, values: Sequence[int]) -> Any:
+    return ir.Constant(vector, [ir.Constant(ir.FloatType(), float(v)) for v in values])
+
+
+def _over_views(*, block: bool, quad: bool) -> Any:
+    """An intrinsic (blocks, b, quads, q, count, row, corner, share, n, i, out, o, p) that blends the four cells around a voxel in `count` views, joined in
+    registers: of the block of joints that begins at float b of `blocks` into the floats o to o + 16 of `out`, of the single joint at q of `quads`
+    into p. Nothing is checked.
+
+    row: cells from one row of a packed map to the next; corner, share: as of `_look`, where the first view has the voxel at i, the next at i + n.
+    Written as vector operations, because no loop over 17 joints becomes one: LLVM would want 32 of them, and to know that `out` does not overlap the
+    maps. Whole arrays and places in them, because a slice is an object: counting who holds it takes longer than a voxel.
+    """
+    word, four, wide = ir.IntType(64), ir.VectorType(ir.FloatType(), 4), ir.VectorType(ir.FloatType(), BLOCK)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2, 6, 7, 10)]
+        blocks, quads, corner, share, out = (array.data for array in arrays)
+        apart = arrays[2].nitems
+        b, q, count, row, n, i, o, p = (args[k] for k in (1, 3, 4, 5, 8, 9, 11, 12))
+
+        def at(data: Any, index: Any, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+        def plus(total: Any, a: Any, b: Any) -> Any:
+            return builder.fadd(total, builder.fmul(a, b, flags=_FUSED), flags=_FUSED)
+
+        # two sums of a block, of upper and of lower cells: a sum waits for the one before it
+        upper, lower, single = (cgutils.alloca_once(builder, kind) for kind in (wide, wide, four))
+        for kind, total in ((wide, upper), (wide, lower), (four, single)):
+            builder.store(ir.Constant(kind, None), total)
+        with cgutils.for_range(builder, count, intp=word) as views:
+            here = builder.add(builder.mul(views.index, n), i)
+            cell = builder.zext(builder.load(builder.gep(corner, [here])), word)
+            weights = _bilinear(builder, *(builder.load(builder.gep(share, [k])) for k in (here, builder.add(here, apart))))
+            if block:
+                one = ir.Constant(word, 1)
+                for k, steps in enumerate((ir.Constant(word, 0), one, row, builder.add(row, one))):
+                    each = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [k] * BLOCK)
+                    weight = builder.shuffle_vector(weights, ir.Constant(four, ir.Undefined), each)
+                    line = builder.add(b, builder.mul(builder.add(cell, steps), ir.Constant(word, BLOCK)))
+                    total = upper if k < 2 else lower
+                    builder.store(plus(builder.load(total), builder.load(at(blocks, line, wide), align=4), weight), total)
+            if quad:
+                around = builder.load(at(quads, builder.add(q, builder.mul(cell, ir.Constant(word, 4))), four), align=4)
+                builder.store(plus(builder.load(single), around, weights), single)
+        if block:
+            builder.store(builder.fadd(builder.load(upper), builder.load(lower)), at(out, o, wide), align=4)
+        if quad:
+            sums = builder.load(single)
+            one, two, three, last = (builder.extract_element(sums, ir.Constant(ir.IntType(32), k)) for k in range(4))
+            builder.store(builder.fadd(builder.fadd(one, two), builder.fadd(three, last)), builder.gep(out, [p]))
+        return context.get_dummy_value()
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def blend(
+        context: Any, blocks: Any, b: Any, quads: Any, q: Any, count: Any, row: Any, corner: Any, share: Any,
+        n: Any, i: Any, out: Any, o: Any, p: Any,
+    ) -> Any:  # fmt: skip
+        of = ((blocks, types.float32), (quads, types.float32), (corner, types.int32), (share, types.float32), (out, types.float32))
+        if any(not isinstance(t, types.Array) or (t.dtype, t.layout) != (kind, "C") for t, kind in of):
+            return None
+        size = types.uintp
+        return types.void(blocks, size, quads, size, size, size, corner, share, size, size, out, size, size), generate
+
+    return blend
+
+
+_blend_block, _blend_quad, _blend_both = (_over_views(block=b, quad=q) for b, q in ((True, False), (False, True), (True, True)))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _scaled(context: Any, out: Any, o: Any, maps: Any, m: Any, share: Any, s: Any) -> Any:
+    """out[o:o+16] = maps[m:m+16] * share[s:s+16], floats of contiguous arrays: one vector operation, where a loop of sixteen asks every time whether the
+    arrays overlap. Nothing is checked."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.VectorType(ir.FloatType(), BLOCK).as_pointer()
+        to, a, b = (
+            builder.bitcast(builder.gep(context.make_array(signature.args[k])(context, builder, args[k]).data, [args[k + 1]]), wide)
+            for k in (0, 2, 4)
+        )
+        builder.store(builder.fmul(builder.load(a, align=4), builder.load(b, align=4)), to, align=4)
+        return context.get_dummy_value()
+
+    if any(not isinstance(t, types.Array) or (t.dtype, t.layout) != (types.float32, "C") for t in (out, maps, share)):
+        return None
+    return types.void(out, types.uintp, maps, types.uintp, share, types.uintp), generate
 
 
 @kernel
@@ -57,7 +169,7 @@ def pack(maps: F32, views: I64, share: F32, joints: int, width: int, height: int
             for r in range(height):
                 for x in range(width):
                     o = (c * cells + (r + 1) * wide + x + 1) * BLOCK
-                    scaled(to, np.uintp(o), one, np.uintp((r * width + x) * joints + start), mine, np.uintp(start))
+                    _scaled(to, np.uintp(o), one, np.uintp((r * width + x) * joints + start), mine, np.uintp(start))
         for q in range(rest):
             into, joint = quads[q], joints - rest + q
             into[c * cells * 4 : (c + 1) * cells * 4] = 0
@@ -87,7 +199,7 @@ def _rays(camera: F32, lens: F32, cells: F32, rays: F32, bent: NDArray[np.bool_]
 def _note(seen: bool, u: F, v: F, right: F, below: F, wide: np.int32, start: np.int32, corner: I32, share: F32, k: int, i: int) -> F:
     """Write down a place in a packed map, as `_look` says. How far inside of it the place is: 0 on its edge, where everything goes that is not seen."""
     zero = F(0)
-    seen &= (u == u) & (v == v)  # far out a lens leaves float32; NaN would become an index
+    seen &= (u == u) & (v == v)  # far out a lens leaves float32, 1 / z does for the least z; NaN would become an index
     u, v = min(max(u, zero), right) if seen else zero, min(max(v, zero), below) if seen else zero
     cell, row = np.int32(u), np.int32(v)
     share[0, k, i], share[1, k, i] = u - F(cell), v - F(row)
@@ -116,7 +228,7 @@ def _look(
 ) -> bool:
     """Where view c sees the voxels of a column (shares a, b of the side along x and y; ramp: 0, 1, 2 ...). corner[k] [n]: the upper left of the four
     packed cells around the place, counted from the first view's; share[:,k] [2,n]: how far the place is towards the right and the lower ones.
-    False: no place lies in the map, or less than a cell beside it. One cell outside of the map nothing is left of it, so everything further out, behind
+    False: no place lies in the map, or less than a cell beside it; row k may be written over. One cell outside of the map nothing is left of it, so everything further out, behind
     the camera or beyond the lens's fold is put there."""
     zero, one, half, two = F(0), F(1), F(0.5), F(2)
     n = ramp.size
@@ -160,17 +272,17 @@ def _blended(blocks: F32, quads: F32, joints: int, wide: int, corner: I32, share
         block, to = np.uintp(b * blocks.shape[1]), o + min(b * BLOCK, end)
         for i in range(corner.shape[1]):
             at, into = np.uintp(first + i), np.uintp(to + i * joints)
-            blend_block(blocks, block, quads, nothing, views, row, corner, share, n, at, out, into, nothing)
+            _blend_block(blocks, block, quads, nothing, views, row, corner, share, n, at, out, into, nothing)
     if both:
         block = np.uintp((many - 1) * blocks.shape[1])
         for i in range(corner.shape[1]):
             at, into, alone = np.uintp(first + i), np.uintp(o + i * joints + end), np.uintp(o + i * joints + end + BLOCK)
-            blend_both(blocks, block, quads, nothing, views, row, corner, share, n, at, out, into, alone)
+            _blend_both(blocks, block, quads, nothing, views, row, corner, share, n, at, out, into, alone)
     for q in range(both, rest):
         quad, to = np.uintp(q * quads.shape[1]), o + joints - rest + q
         for i in range(corner.shape[1]):
             at, into = np.uintp(first + i), np.uintp(to + i * joints)
-            blend_quad(blocks, nothing, quads, quad, views, row, corner, share, n, at, out, nothing, into)
+            _blend_quad(blocks, nothing, quads, quad, views, row, corner, share, n, at, out, nothing, into)
 
 
 @kernel

@@ -65,9 +65,10 @@ images = st.builds(ImageTransform, st.tuples(st.floats(0.3, 3), st.floats(0.3, 3
     yaw=st.floats(-4, 4),
     angle=st.floats(-4, 4),
     first=st.sampled_from([0.0, 0.125, 0.5]),
+    straight=st.booleans(),
 )
-def test_every_voxel_sees_what_its_projection_shows(lens, image, shape, centre, side, yaw, angle, first):
-    rig = Rig((camera(distortion=lens, image=image), camera("b", (-1, -4, 1), distortion=lens)))
+def test_every_voxel_sees_what_its_projection_shows(lens, image, shape, centre, side, yaw, angle, first, straight):
+    rig = Rig((camera(distortion=lens, image=image), camera("b", (-1, -4, 1), distortion=0 * lens if straight else lens)))
     maps, rois = noise(rig, *shape), rois_around(rig, side_px=700, angle=angle)
     cube = Cube(np.array(centre), side, yaw)
     volume = unproject(rig, maps, rois, cube, n=6, first=first)
@@ -169,6 +170,10 @@ def test_arrays_that_do_not_fit_are_refused():
         unproject(rig, maps, rois, CUBE, how="conf")
     with pytest.raises(ValueError, match=r"out must be a contiguous float32 array \[4,4,4,5\]"):
         unproject(rig, maps, rois, CUBE, n=4, out=np.empty((4, 4, 4, 5)))
+    kept = np.empty((4, 4, 4, 5), np.float32)
+    kept.flags.writeable = False
+    with pytest.raises(ValueError, match="that may be written"):
+        unproject(rig, maps, rois, CUBE, n=4, out=kept)
     with pytest.raises(ValueError, match="a cube of 1 voxels a side: at least 2"):
         unproject(rig, maps, rois, CUBE, n=1)
 
