@@ -82,9 +82,12 @@ def cut(
         _sample(quads_y, 0, width, at, quad, share_x, share_y, row)
         _lighten(row, _f32(colours[0]), shares[2], width, light)
         _convert(light, tint_of_pixels, width, rgb)
-        if planar:
+        if planar and len(scale):
             for channel in range(3):
                 _plane(rgb, order[channel] * width, scale, channel, width, flat, (channel * height + r) * width)
+        elif planar:
+            for channel in range(3):
+                _copy(rgb, order[channel] * width, width, flat, (channel * height + r) * width)
         elif len(scale):
             for channel in range(3):
                 _channel(rgb, order[channel] * width, scale, channel, width, flat, 3 * r * width)
@@ -314,8 +317,14 @@ def _interleave(rgb: Any, a: int, b: int, c: int, n: int, out: Any, to: int) -> 
 
 
 @_kernel
+def _copy(rgb: Any, begin: int, n: int, out: Any, to: int) -> None:
+    for i in range(n):
+        out[_u64(to + i)] = rgb[_u64(begin + i)]
+
+
+@_kernel
 def _plane(rgb: Any, begin: int, scale: Any, channel: int, n: int, out: Any, to: int) -> None:
-    factor, summand = (scale[channel, 0], scale[channel, 1]) if len(scale) else (_f32(1), _f32(0))
+    factor, summand = scale[channel, 0], scale[channel, 1]
     for i in range(n):
         out[_u64(to + i)] = _f32(rgb[_u64(begin + i)]) * factor + summand
 

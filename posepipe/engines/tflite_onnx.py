@@ -1,4 +1,4 @@
-"""Transcribe a tflite graph to ONNX (opset 17): channels first inside, any batch, uint8 pictures in.
+"""Transcribe a tflite graph to ONNX (opset 17): channels first, any batch, uint8 pictures in.
 
 Made for the networks that posepipe pulls: exactly their operators are known, all others are refused by name. General converters
 fail on the sparse weights of the pose detector. Tensors with four dimensions are NCHW in the ONNX graph, all others as they were.
@@ -18,16 +18,17 @@ from onnx import TensorProto, helper, numpy_helper
 from ..pipeline.errors import EngineError
 from .tflite_graph import Graph, Operator, read
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is written, so that stored transcriptions of an older posepipe are not used."""
 
 Pads = tuple[int, int, int, int]
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 def transcribe(flatbuffer: bytes, *, where: str, outputs: Mapping[str, str], scale: float, offset: float) -> onnx.ModelProto:
     """The part of a tflite graph that the wanted outputs need, as an ONNX model.
 
-    The model's input is `image` uint8 [N,H,W,3]; the network sees `image * scale + offset`. `outputs` maps the tflite names of the
+    The model's input is `image` uint8 [N,3,H,W]; the network sees `image * scale + offset`. `outputs` maps the tflite names of the
     wanted outputs to their new names. Raises EngineError for a file that is not tflite, an operator or a setting of one that is not
     known, and an output that is not there.
     """
@@ -45,12 +46,15 @@ class _Writer:
         self._constants: dict[str, onnx.TensorProto] = {}
         self._values: dict[int, NDArray[Any]] = {i: t.value for i, t in enumerate(graph.tensors) if t.value is not None}
         self._padded: dict[int, tuple[int, Pads]] = {}
+        self._unscaled: dict[int, np.float32] = {}
 
     def model(self, wanted: Mapping[int, str], scale: float, offset: float) -> onnx.ModelProto:
         (image,) = self._graph.inputs
         _, height, width, channels = self._graph.tensors[image].shape
-        self._preamble(image, scale, offset)
-        for op in self._needed(set(wanted)):
+        needed = self._needed(set(wanted))
+        weighted = all(op.kind in (*_CONVOLUTIONS, "PAD") for op in needed if image in op.inputs)
+        self._preamble(image, scale, offset, weighted=weighted)
+        for op in needed:
             self._write(op)
         for tensor, name in wanted.items():
             self._node("Identity", [self._name(tensor)], name)
@@ -58,7 +62,7 @@ class _Writer:
         graph = helper.make_graph(
             self._nodes,
             "posepipe",
-            [helper.make_tensor_value_info("image", TensorProto.UINT8, [n, height, width, channels])],
+            [helper.make_tensor_value_info("image", TensorProto.UINT8, [n, channels, height, width])],
             [helper.make_tensor_value_info(new, TensorProto.FLOAT, [n, *self._shape(t)[1:]]) for t, new in wanted.items()],
             list(self._constants.values()),
         )
@@ -74,10 +78,13 @@ class _Writer:
                 wanted.update(op.inputs)
         return keep[::-1]
 
-    def _preamble(self, image: int, scale: float, offset: float) -> None:
-        # Transposed while still one byte a channel: a quarter of the memory traffic.
-        self._node("Transpose", ["image"], "image/planar", perm=[0, 3, 1, 2])
-        self._node("Cast", ["image/planar"], "image/float", to=TensorProto.FLOAT)
+    def _preamble(self, image: int, scale: float, offset: float, *, weighted: bool) -> None:
+        """weighted: only layers with weights see the picture, which can take the scale: what pads a picture is 0 scaled or not."""
+        if weighted and offset == 0:
+            self._node("Cast", ["image"], self._name(image), to=TensorProto.FLOAT)
+            self._unscaled[image] = np.float32(scale)
+            return
+        self._node("Cast", ["image"], "image/float", to=TensorProto.FLOAT)
         scaled = self._name(image) if offset == 0 else "image/scaled"
         self._node("Mul", ["image/float", self._constant("image/scale", np.float32(scale))], scaled)
         if offset != 0:
@@ -172,9 +179,12 @@ class _Writer:
             pads = _same(self._shape(source)[2:], kernel, (o.StrideH(), o.StrideW()))
         elif source in self._padded:
             source, pads = self._padded[source]
+        name = f"w{op.inputs[1]}"
+        if (scale := self._unscaled.get(source)) is not None:
+            name, weights = f"{name}/scaled", weights * scale
         tensors = [
             self._name(source),
-            self._constant(f"w{op.inputs[1]}", weights),
+            self._constant(name, weights),
             self._constant(f"w{op.inputs[2]}", self._value(op.inputs[2])),
         ]
         strides, dilations = [o.StrideH(), o.StrideW()], [o.DilationHFactor(), o.DilationWFactor()]

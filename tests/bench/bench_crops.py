@@ -139,7 +139,8 @@ def forms(frames: list[list[Frame]], rounds: int) -> Table:
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     square = (SIZE, SIZE)
     ways: dict[str, tuple[Any, Pixels]] = {
-        "uint8, height x width x 3 (BlazePose)": (np.empty((4, *square, 3), np.uint8), RGB8),
+        "uint8, 3 x height x width (BlazePose)": (np.empty((4, 3, *square), np.uint8), Pixels(planar=True)),
+        "uint8, height x width x 3": (np.empty((4, *square, 3), np.uint8), RGB8),
         "int32, height x width x 3 (MoveNet)": (np.empty((4, *square, 3), np.int32), RGB8),
         "float32, 3 x height x width, BGR (YOLOX)": (np.empty((4, 3, *square), np.float32), Pixels(bgr=True, planar=True)),
         "float32, 3 x height x width, normalised (RTMPose)": (np.empty((4, 3, *square), np.float32), Pixels(False, True, mean, std)),

@@ -28,7 +28,7 @@ def floor(seconds: float, rate_hz: float) -> dict[str, float]:
     import cv2
     import numpy as np
 
-    from posepipe.engines.crop import Rois, crop_rgb, image_from_crop
+    from posepipe.engines.crop import Pixels, Rois, crop_rgb, image_from_crop
     from posepipe.engines.engine import EngineOptions
     from posepipe.engines.network import TopDown
     from posepipe.launch import studio
@@ -39,7 +39,7 @@ def floor(seconds: float, rate_hz: float) -> dict[str, float]:
     resolve = studio.resolver(plan.folder)
     paths = [resolve(n.settings.uri) for n in plan.sources]
     engine = TopDown("blazepose.full", EngineOptions(), batch=1).engine
-    crops = np.zeros((len(paths), 256, 256, 3), np.uint8)
+    crops, pixels = np.zeros((len(paths), 3, 256, 256), np.uint8), Pixels(planar=True)
     engine({"image": crops})
     frames: dict[int, dict[int, object]] = defaultdict(dict)
     ready = threading.Condition()
@@ -84,7 +84,7 @@ def floor(seconds: float, rate_hz: float) -> dict[str, float]:
         for camera in range(len(paths)):
             frame = views[camera]
             centre = np.array([[frame.width / 2, frame.height / 2]])  # type: ignore[attr-defined]
-            crop_rgb(frame, image_from_crop(Rois(centre, np.array([1100.0]), np.zeros(1)), size=256)[0], crops[camera])  # type: ignore[arg-type]
+            crop_rgb(frame, image_from_crop(Rois(centre, np.array([1100.0]), np.zeros(1)), size=256)[0], crops[camera], pixels)  # type: ignore[arg-type]
         heatmaps = engine({"image": crops})["heatmaps"]
         heatmaps.reshape(len(paths), 39, -1).argmax(axis=2)
         done = index

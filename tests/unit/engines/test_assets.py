@@ -32,7 +32,7 @@ def test_recordings_have_four_cameras_and_a_calibration() -> None:
 def test_a_model_states_its_contract(name: str) -> None:
     found = asset(name)
     assert found.skeleton == "blazepose33"
-    assert found.inputs["image"].shape == (-1, 256, 256, 3)
+    assert found.inputs["image"].shape == (-1, 3, 256, 256)
     assert found.outputs["heatmaps"].shape == (-1, 39, 64, 64)
 
 

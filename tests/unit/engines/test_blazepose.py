@@ -262,7 +262,7 @@ def test_a_network_that_was_not_fetched_says_how(cache: Any) -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_every_size_is_opened_by_its_name(cache: Any, name: str) -> None:
     top = TopDown(name, STUB)
-    assert top.engine.inputs[0].shape == (-1, 256, 256, 3)
+    assert top.engine.inputs[0].shape == (-1, 3, 256, 256)
     top.close()
     with pytest.raises(PullError, match=rf"run `posepipe pull {name}`"):
         TopDown(name, EngineOptions())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from posepipe.engines import tflite_onnx
 from posepipe.engines.assets import Asset, asset
-from posepipe.engines.crop import Rois, crop_rgb, image_from_crop
+from posepipe.engines.crop import Pixels, Rois, crop_rgb, image_from_crop
 from posepipe.engines.engine import EngineOptions, open_engine
 from posepipe.engines.models.blazepose.decode import decode_heatmaps
 from posepipe.engines.models.blazepose.networks import ALL_HEADS, HEATMAPS, PEOPLE, View, onnx_path
@@ -115,12 +115,12 @@ def test_an_output_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def _pictures(size: int) -> NDArray[np.uint8]:
-    """Two smooth pictures with a figure in them, and two of noise."""
+    """[4,3,size,size]: two smooth pictures with a figure in them, and two of noise."""
     rng = np.random.default_rng(5)
     y, x = np.mgrid[:size, :size] / size
     figure = ((abs(x - 0.5) < 0.12) & (abs(y - 0.5) < 0.35)) | ((x - 0.5) ** 2 + (y - 0.13) ** 2 < 0.005)
     smooth = [np.where(figure[..., None], tone, 255 * np.stack([x, y, 1 - x], -1)) for tone in (60, 200)]
-    return np.stack([*smooth, *rng.integers(0, 256, (2, size, size, 3))]).astype(np.uint8)
+    return np.ascontiguousarray(np.stack([*smooth, *rng.integers(0, 256, (2, size, size, 3))]).astype(np.uint8).transpose(0, 3, 1, 2))
 
 
 def _reference(path: Path, pictures: NDArray[np.uint8], view: View) -> dict[str, NDArray[np.float32]]:
@@ -130,7 +130,7 @@ def _reference(path: Path, pictures: NDArray[np.uint8], view: View) -> dict[str,
     outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
     found: dict[str, list[NDArray[np.float32]]] = {new: [] for new in view.outputs.values()}
     for picture in pictures:
-        scaled = picture[None].astype(np.float32) * np.float32(view.scale) + np.float32(view.offset)
+        scaled = picture.transpose(1, 2, 0)[None].astype(np.float32) * np.float32(view.scale) + np.float32(view.offset)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], scaled)
         interpreter.invoke()
         for old, new in view.outputs.items():
@@ -178,10 +178,10 @@ def test_landmarks_of_real_people_equal_the_original(pulled: Callable[[str], Ass
     pytest.importorskip(runtime, reason=f"pip install {runtime}")
     network = pulled("blazepose.full")
     frames = [f[0] for f in read_frames(pulled("pose2sim.single").path(), every=100).values()]
-    crops = np.empty((len(frames), 256, 256, 3), np.uint8)
+    crops = np.empty((len(frames), 3, 256, 256), np.uint8)
     for frame, crop in zip(frames, crops, strict=True):
         region = Rois(np.array([[frame.width / 2, frame.height / 2]]), np.array([1200.0]), np.zeros(1))
-        crop_rgb(frame, image_from_crop(region, size=256)[0], crop)
+        crop_rgb(frame, image_from_crop(region, size=256)[0], crop, Pixels(planar=True))
     want = _reference(network.path(network.files[0].name), crops, ALL_HEADS)
     with open_engine(onnx_path(network, ALL_HEADS), EngineOptions(runtime=runtime, precision="fp32", threads=1)) as engine:
         got = engine({"image": crops})

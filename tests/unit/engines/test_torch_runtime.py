@@ -43,8 +43,8 @@ def made(tmp_path: Path) -> Made:
 def test_blazepose_gives_the_same_logits(pulled: Callable[[str], Asset], name: str, view: networks.View) -> None:
     path = networks.onnx_path(pulled(name), view)
     with engine(path) as one:
-        side = one.inputs[0].shape[1]
-    pictures = np.random.default_rng(1).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
+        side = one.inputs[0].shape[2]
+    pictures = np.random.default_rng(1).integers(0, 256, (2, 3, side, side)).astype(np.uint8)
     torchs, reference = both(path, {"image": pictures})
     for output, want in reference.items():
         assert torchs[output] == pytest.approx(want, abs=1e-3 * max(1.0, float(np.abs(want).max()))), output

@@ -352,11 +352,11 @@ def test_verdicts_that_cannot_be_kept_are_said(network: Path, cache: Path) -> No
 def test_crops_of_a_recording_are_always_the_same(blazepose: Subject) -> None:
     recording = asset("pose2sim.single")
     first, again = (blazepose.cut(recording, instants=1) for _ in range(2))
-    assert first.shape == (4, 256, 256, 3)
+    assert first.shape == (4, 3, 256, 256)
     assert first.dtype == np.uint8
     assert (first.reshape(4, -1).std(axis=1) > 20).all(), "pictures, not grey"
     np.testing.assert_array_equal(first, again)
-    assert Subject("blazepose.detector").cut(recording, instants=1).shape == (4, 224, 224, 3)
+    assert Subject("blazepose.detector").cut(recording, instants=1).shape == (4, 3, 224, 224)
 
 
 @pytest.mark.recording
