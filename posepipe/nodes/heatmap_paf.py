@@ -36,7 +36,7 @@ class HeatmapPaf(Node):
 
     use = "heatmap.paf"
     needs_rig = True
-    default_queue = (1, "drop_oldest")
+    default_queue = (2, "keep_newest")
 
     class Settings(NodeSettings, frozen=True):
         engine: Annotated[

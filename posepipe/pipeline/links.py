@@ -11,11 +11,18 @@ import msgspec
 
 from .packet import Packet
 
-Full = Literal["drop_oldest", "drop_newest", "block"]
+Full = Literal["drop_oldest", "keep_newest", "drop_newest", "block"]
+
+# Found waiting so much more often than not: a packet that finds one before it counts for as many as find none, up to where the reader is behind for good.
+_CROWDED, _BEHIND = 6, 60
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`queue:` of a node: how many packets may wait on each link into it, and what happens to one more."""
+    """`queue:` of a node: how many packets may wait on each link into it, and what happens to one more.
+
+    keep_newest: drop_oldest, with room for one alone while the reader does not catch up: what waits makes up for a hiccup of the reader,
+    and is only late for one that is always too slow.
+    """
 
     size: int = 2
     full: Full = "drop_oldest"
@@ -33,7 +40,7 @@ class Link:
     `put` returns the packet that was lost, if any.
     """
 
-    __slots__ = ("_items", "ended", "freed", "high_water", "port", "queue", "reader", "ready", "stopped", "taken", "writer")
+    __slots__ = ("_behind", "_items", "ended", "freed", "high_water", "port", "queue", "reader", "ready", "stopped", "taken", "writer")
 
     def __init__(
         self, writer: str, reader: str, port: str, queue: Queue, *, ready: threading.Condition, freed: threading.Condition | None
@@ -41,6 +48,7 @@ class Link:
         self.writer, self.reader, self.port, self.queue = writer, reader, port, queue
         self.ready, self.freed = ready, freed
         self._items: deque[Packet[Any]] = deque()
+        self._behind = 0
         self.ended = False
         self.stopped = False
         self.high_water = 0
@@ -68,10 +76,10 @@ class Link:
     def put(self, packet: Packet[Any], *, wait: bool) -> Packet[Any] | None:
         lost = None
         with self.ready:
-            if len(self._items) >= self.queue.size:
+            if len(self._items) >= self._size():
                 if self.queue.full == "drop_newest":
                     return packet
-                if self.queue.full == "drop_oldest":
+                if self.queue.full != "block":
                     lost = self._items.popleft()
                 elif wait:
                     while len(self._items) >= self.queue.size and not self.stopped:
@@ -80,6 +88,13 @@ class Link:
             self.high_water = max(self.high_water, len(self._items))
             self.ready.notify_all()
         return lost
+
+    def _size(self) -> int:
+        """How many may wait now."""
+        if self.queue.full != "keep_newest":
+            return self.queue.size
+        self._behind = min(self._behind + _CROWDED, _BEHIND) if self._items else max(self._behind - 1, 0)
+        return self.queue.size if self._behind < _BEHIND else 1
 
     def get(self) -> Packet[Any]:
         with self.ready:

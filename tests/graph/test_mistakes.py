@@ -194,12 +194,12 @@ MISTAKES = {
     ),
     "a queue of nothing": (
         ("from: pose3d}", "from: pose3d, queue: {size: 0}}"),
-        "hall.yaml:13: node 'smooth': queue is {'size': 0}: a queue holds at least 1 packet\n  -> queue: {size: 2, full: drop_oldest | drop_newest | block}",
+        "hall.yaml:13: node 'smooth': queue is {'size': 0}: a queue holds at least 1 packet\n  -> queue: {size: 2, full: drop_oldest | keep_newest | drop_newest | block}",
     ),
     "a queue with an unknown policy": (
         ("from: pose3d}", "from: pose3d, queue: {full: dorp}}"),
         "hall.yaml:13: node 'smooth': queue is {'full': 'dorp'}: Invalid enum value 'dorp' - at `$.full`\n"
-        "  -> queue: {size: 2, full: drop_oldest | drop_newest | block}",
+        "  -> queue: {size: 2, full: drop_oldest | keep_newest | drop_newest | block}",
     ),
     "a process without a name": (
         ("from: pose3d}", "from: pose3d, process: 1}"),

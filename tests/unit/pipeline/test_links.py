@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,14 +52,50 @@ def test_block_has_no_room_when_it_is_full_and_loses_nothing() -> None:
     assert a.room
 
 
-@pytest.mark.parametrize("full", ["drop_oldest", "drop_newest"])
+def test_keep_newest_makes_up_for_a_hiccup() -> None:
+    a = link(3, "keep_newest")
+    assert [a.put(packet(i), wait=False) for i in range(3)] == [None] * 3
+    for i in range(3, 8):  # a slow way back to an empty link
+        assert a.get().seq == i - 3
+        assert a.put(packet(i), wait=False) is None
+    assert drain(a) == [5, 6, 7]
+
+
+def serve(a: Link, until: int, *, costs: Callable[[int], float]) -> dict[int, float]:
+    """Packets put at 0, 1, 2 ..., and a reader that spends `costs` on one and takes the next at once: how long those read had waited."""
+    free, waited = 0.0, {}
+    for t in range(until):
+        while len(a) and free <= t:
+            seq = a.get().seq
+            begun = max(free, seq)
+            waited[seq], free = begun - seq, begun + costs(seq)
+        a.put(packet(t), wait=False)
+    return waited
+
+
+def test_keep_newest_is_late_for_a_while_only_when_its_reader_is_always_too_slow() -> None:
+    behind, patient = (serve(link(3, full), 400, costs=lambda seq: 1.4) for full in ("keep_newest", "drop_oldest"))
+    assert max(behind.values()) > 2, "a hiccup would look like this"
+    late = [w for seq, w in behind.items() if seq > 50]
+    assert np.mean(late) < 0.8
+    assert min(w for seq, w in patient.items() if seq > 50) > 1
+    assert len(behind) >= len(patient) - 3, "nothing more is lost for it"
+
+
+def test_keep_newest_gives_the_room_back_when_the_reader_has_caught_up() -> None:
+    waited = serve(link(3, "keep_newest"), 600, costs=lambda seq: 2.0 if seq < 200 else 3.5 if seq == 400 else 0.5)
+    assert [seq for seq in range(300, 590) if seq not in waited] == []
+    assert waited[401] > 2
+
+
+@pytest.mark.parametrize("full", ["drop_oldest", "keep_newest", "drop_newest"])
 def test_a_link_that_may_lose_always_has_room(full: Full) -> None:
     a = link(1, full)
     a.put(packet(0), wait=False)
     assert a.room
 
 
-@given(size=st.integers(1, 5), full=st.sampled_from(["drop_oldest", "drop_newest"]), gets=st.lists(st.booleans(), max_size=40))
+@given(size=st.integers(1, 5), full=st.sampled_from(["drop_oldest", "keep_newest", "drop_newest"]), gets=st.lists(st.booleans(), max_size=80))
 def test_every_packet_comes_out_once_or_is_given_back(size: int, full: Full, gets: list[bool]) -> None:
     a, came, lost, put = link(size, full), [], [], 0
     for get in gets:
