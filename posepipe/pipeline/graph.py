@@ -215,7 +215,9 @@ class _Planner:
             return msgspec.convert({"size": size, "full": full, **raw} if isinstance(raw, dict) else raw, Queue)
         except msgspec.ValidationError as e:
             self._wrong(
-                (*path, "queue"), f"node {path[-1]!r}: queue is {raw!r}: {e}", "queue: {size: 2, full: drop_oldest | keep_newest | drop_newest | block}"
+                (*path, "queue"),
+                f"node {path[-1]!r}: queue is {raw!r}: {e}",
+                "queue: {size: 2, full: drop_oldest | keep_newest | drop_newest | block}",
             )
             return Queue()
 

@@ -95,7 +95,9 @@ def test_a_link_that_may_lose_always_has_room(full: Full) -> None:
     assert a.room
 
 
-@given(size=st.integers(1, 5), full=st.sampled_from(["drop_oldest", "keep_newest", "drop_newest"]), gets=st.lists(st.booleans(), max_size=80))
+@given(
+    size=st.integers(1, 5), full=st.sampled_from(["drop_oldest", "keep_newest", "drop_newest"]), gets=st.lists(st.booleans(), max_size=80)
+)
 def test_every_packet_comes_out_once_or_is_given_back(size: int, full: Full, gets: list[bool]) -> None:
     a, came, lost, put = link(size, full), [], [], 0
     for get in gets:
