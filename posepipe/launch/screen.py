@@ -185,7 +185,9 @@ def _line(row: _Row, names: int) -> Line:
 
 def _queue(view: NodeView) -> str:
     """Packets that wait, of how many may, and what happens to one more."""
-    return f"{view.waiting}/{view.queue.size} {view.queue.full}".replace("drop_", "-") if view.queue is not None else ""
+    if view.queue is None:
+        return ""
+    return f"{view.waiting}/{view.queue.size} {view.queue.full}".replace("drop_", "-").replace("keep_", "=")
 
 
 def _head(now: Snapshot, plan: Plan) -> Line:

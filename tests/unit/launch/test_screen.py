@@ -16,6 +16,7 @@ from studio_kit import plan, ran, snapshot
 
 from posepipe.launch.screen import Line, LiveScreen, OfflineProgress, dashboard, log_line, progress
 from posepipe.pipeline.ledger import Drop
+from posepipe.pipeline.links import Full, Queue
 
 
 def text(lines: list[Line]) -> list[str]:
@@ -42,6 +43,17 @@ def test_every_node_has_its_row(tmp_path: Path) -> None:
     assert row(lines, "capture/cam01")[-1] == "0"
     assert " 1000 frames captured = 960 published + 32 dropped + 8 in flight" in lines
     assert any("20 dropped  lift: queue full (drop_oldest)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("full", "want"), [("drop_oldest", "-oldest"), ("keep_newest", "=newest"), ("drop_newest", "-newest"), ("block", "block")]
+)
+def test_the_queue_keeps_to_its_column(tmp_path: Path, full: Full, want: str) -> None:
+    p = plan(tmp_path)
+    now = snapshot(p)
+    one = replace(now.nodes[-1], queue=Queue(size=256, full=full))
+    lines = text(dashboard(replace(now, nodes=(*now.nodes[:-1], one)), p, earlier=None, width=80, height=24))
+    assert row(lines, one.name)[-3:-1] == ["0/256", want]
 
 
 def test_rates_are_those_of_the_last_moments(tmp_path: Path) -> None:
