@@ -36,7 +36,7 @@ _RATE_OVER = 4
 _RECENT = 2048
 """Latencies on the screen are those of this many packets (about a minute): an old hiccup does not stay."""
 """Refreshes that a shown rate looks back: long enough to be steady, short enough to show a camera that has just gone."""
-_NUMBERS = (("rate", 7), ("p50", 8), ("p95", 8), ("p99", 8), ("queue", 13), ("lost", 8))
+_NUMBERS = (("rate", 7), ("p50", 8), ("p95", 8), ("p99", 8), ("queue", 15), ("lost", 8))
 
 Line = list[tuple[str, str]]
 """Pieces of one line: (text, name of a style)."""
@@ -179,7 +179,7 @@ def _line(row: _Row, names: int) -> Line:
     line: Line = [(" " + _cut(view.name, names).ljust(names), "bad" if view.errors else "node")]
     line.append((f"{row.rate_hz:.1f}".rjust(7), "" if row.rate_hz > 0.05 else "bad"))
     line += [(_ms(view.ms[p]).rjust(8), "bad" if p in row.over else "") for p in ("p50", "p95", "p99")]
-    line += [(_queue(view).rjust(13), "" if view.waiting else "dim"), (str(row.lost).rjust(8), "lost" if row.lost else "dim")]
+    line += [(_queue(view).rjust(15), "" if view.waiting else "dim"), (str(row.lost).rjust(8), "lost" if row.lost else "dim")]
     return line
 
 
