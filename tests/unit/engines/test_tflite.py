@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tflite
@@ -19,7 +21,7 @@ from posepipe.engines.assets import Asset, asset
 from posepipe.engines.crop import Pixels, Rois, crop_rgb, image_from_crop
 from posepipe.engines.engine import EngineOptions, open_engine
 from posepipe.engines.models.blazepose.decode import decode_heatmaps
-from posepipe.engines.models.blazepose.networks import ALL_HEADS, HEATMAPS, PEOPLE, View, onnx_path
+from posepipe.engines.models.blazepose.networks import ALL_HEADS, HEATMAPS, PEOPLE, View, onnx_path, view_of
 from posepipe.engines.tflite_graph import Graph, Level, Operator, Tensor, densify, read
 from posepipe.pipeline.errors import EngineError, PullError
 
@@ -72,6 +74,9 @@ def test_read_refuses_a_damaged_file() -> None:
         read(b"\xff\xff\xff\x7fTFL3", where="x.tflite")
 
 
+CONV = {"Padding": tflite.Padding.SAME, "StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1, "DepthMultiplier": 1}
+
+
 class Options:
     """Settings of an operator, by the names of the schema."""
 
@@ -94,11 +99,10 @@ def _refused(monkeypatch: pytest.MonkeyPatch, kind: str, options: Options, *cons
 
 def test_unknown_operators_and_settings_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     w, b = np.zeros((1, 3, 3, 3), np.float32), np.zeros(3, np.float32)
-    conv = {"Padding": tflite.Padding.SAME, "StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1, "DepthMultiplier": 1}
     assert "SOFTMAX" in _refused(monkeypatch, "SOFTMAX", Options())
-    assert "activation 4" in _refused(monkeypatch, "CONV_2D", Options(**conv, FusedActivationFunction=4), w, b)
-    assert "dilation [2, 1]" in _refused(monkeypatch, "CONV_2D", Options(**conv | {"DilationHFactor": 2}), w, b)
-    assert "multiplier 2" in _refused(monkeypatch, "DEPTHWISE_CONV_2D", Options(**conv | {"DepthMultiplier": 2}), w, b)
+    assert "activation 4" in _refused(monkeypatch, "CONV_2D", Options(**CONV, FusedActivationFunction=4), w, b)
+    assert "dilation [2, 1]" in _refused(monkeypatch, "CONV_2D", Options(**CONV | {"DilationHFactor": 2}), w, b)
+    assert "multiplier 2" in _refused(monkeypatch, "DEPTHWISE_CONV_2D", Options(**CONV | {"DepthMultiplier": 2}), w, b)
     assert "PAD by" in _refused(monkeypatch, "PAD", Options(), np.array([[0, 0], [1, 1], [1, 1], [0, 2]], np.int32))
     assert "in a way that" in _refused(monkeypatch, "PAD", Options(), np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
     assert "half-pixel" in _refused(monkeypatch, "RESIZE_BILINEAR", Options(AlignCorners=1, HalfPixelCenters=0))
@@ -112,6 +116,48 @@ def test_an_output_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(tflite_onnx, "read", lambda *_, **__: graph)
     with pytest.raises(EngineError, match=r"no output \['heat'\]; it has \['in'\]"):
         tflite_onnx.transcribe(b"", where="x", outputs={"heat": "y"}, scale=1.0, offset=0.0)
+
+
+@pytest.mark.parametrize("offset", [0.0, -1.0])
+@pytest.mark.parametrize("kinds", [("CONV_2D",), ("MAX_POOL_2D",), ("CONV_2D", "MAX_POOL_2D")])
+def test_the_network_sees_the_picture_scaled_whoever_looks_at_it_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kinds: tuple[str, ...], offset: float
+) -> None:
+    rng = np.random.default_rng(3)
+    w, b = rng.normal(size=(3, 3, 3, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    tensors = [Tensor("in", (1, 4, 4, 3), None), Tensor("w", w.shape, w), Tensor("b", b.shape, b)]
+    ops, outputs = [], {}
+    for kind in kinds:
+        conv = kind == "CONV_2D"
+        tensors.append(Tensor(kind, (1, 4, 4, 3) if conv else (1, 2, 2, 3), None))
+        pool = Options(Padding=tflite.Padding.VALID, FilterHeight=2, FilterWidth=2, StrideH=2, StrideW=2)
+        ops.append(Operator(kind, (0, 1, 2) if conv else (0,), (len(tensors) - 1,), Options(**CONV) if conv else pool))
+        outputs[kind] = kind.lower()
+    graph = Graph(tuple(tensors), tuple(ops), (0,), tuple(range(3, len(tensors))))
+    monkeypatch.setattr(tflite_onnx, "read", lambda *_, **__: graph)
+    model = tflite_onnx.transcribe(b"", where="x", outputs=outputs, scale=2 / 255, offset=offset)
+    file = tmp_path / "x.onnx"
+    file.write_bytes(model.SerializeToString())
+    picture = rng.integers(0, 256, (2, 3, 4, 4)).astype(np.uint8)
+    with open_engine(file, EngineOptions(runtime="onnxruntime", precision="fp32", threads=1)) as engine:
+        got = {name: array.copy() for name, array in engine({"image": picture}).items()}
+    seen = picture * np.float32(2 / 255) + np.float32(offset)
+    padded = np.pad(seen, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    want = {
+        "conv_2d": np.einsum("ncyxij,oijc->noyx", windows, w) + b[:, None, None],
+        "max_pool_2d": seen.reshape(2, 3, 2, 2, 2, 2).max(axis=(3, 5)),
+    }
+    for name, array in got.items():
+        np.testing.assert_allclose(array, want[name], atol=1e-5)
+
+
+def test_a_card_of_interleaved_pictures_is_told_what_to_write() -> None:
+    full = asset("blazepose.full")
+    assert full.preprocess is not None
+    own = replace(full, preprocess=msgspec.structs.replace(full.preprocess, layout="nhwc"))
+    with pytest.raises(EngineError, match=r'its card says layout nhwc, dtype uint8\n  -> write layout = "nchw"'):
+        view_of(own)
 
 
 def _pictures(size: int) -> NDArray[np.uint8]:

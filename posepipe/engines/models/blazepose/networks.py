@@ -72,6 +72,11 @@ def view_of(network: Asset) -> View:
     if p is None or not all(outputs) or len({*p.mean}) + len({*p.std}) > 2:
         what = "a .tflite network needs [preprocess] with the same mean and std for every colour, and the origin of every output"
         raise EngineError(what, where=network.name, hint="compare posepipe/engines/models/blazepose/card.toml")
+    if (p.layout, p.dtype) != ("nchw", "uint8"):
+        what = f"a .tflite network is transcribed for planes of bytes, its card says layout {p.layout}, dtype {p.dtype}"
+        raise EngineError(
+            what, where=network.name, hint='write layout = "nchw" and dtype = "uint8" in [preprocess], and shape [-1, 3, H, W]'
+        )
     return View(known.name if known else "-".join(outputs.values()), outputs, 1 / p.std[0], -p.mean[0] / p.std[0])
 
 
