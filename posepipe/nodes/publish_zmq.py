@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +60,11 @@ class PublishZmq(Node):
 
     _socket: zmq.Socket[bytes] | None = None
     _bound = False
+    _connected = _subscribed = 0
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._one_at_a_time = threading.Lock()  # a worker's heart beats on a thread of its own, and asks for subscribers
 
     def open(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -82,12 +88,14 @@ class PublishZmq(Node):
         )
         self._hello_topic, self._topic = f"hello/{ctx.studio}".encode(), f"skeleton/{ctx.studio}".encode()
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self._socket.setsockopt(zmq.SNDHWM, self.settings.high_water)
-        self._socket.setsockopt(zmq.LINGER, 500)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._bind(self._socket)
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        socket.setsockopt(zmq.SNDHWM, self.settings.high_water)
+        socket.setsockopt(zmq.LINGER, 500)
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        with self._one_at_a_time:
+            self._socket = socket
+            self._bind(socket)
 
     def _bind(self, socket: zmq.Socket[bytes]) -> None:
         address = self.settings.bind
@@ -106,21 +114,25 @@ class PublishZmq(Node):
             ) from None
 
     def subscribers(self) -> int:
-        """Subscribers that are connected and have said what they want."""
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)["event"]
-            self._connected += 1 if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
-        self._read_subscriptions()
-        return min(self._connected, self._subscribed)
+        """Subscribers that are connected and have said what they want; any thread may ask, also before `open` and after `close`."""
+        with self._one_at_a_time:
+            if self._socket is None:
+                return 0
+            while self._monitor.poll(0):
+                event = recv_monitor_message(self._monitor)["event"]
+                self._connected += 1 if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
+            self._read_subscriptions(self._socket)
+            return min(self._connected, self._subscribed)
 
-    def _read_subscriptions(self) -> None:
-        assert self._socket is not None
-        while self._socket.poll(0):
-            self._subscribed += 1 if self._socket.recv()[:1] == b"\x01" else -1
+    def _read_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
+        while socket.poll(0):
+            self._subscribed += 1 if socket.recv()[:1] == b"\x01" else -1
 
     def step(self, poses: Packet[Poses], actions: Actions | None = None) -> None:
-        assert self._socket is not None
-        self._socket.send_multipart([self._topic, self._packed(poses, actions)])
+        packed = self._packed(poses, actions)
+        with self._one_at_a_time:
+            assert self._socket is not None
+            self._socket.send_multipart([self._topic, packed])
 
     def _packed(self, poses: Packet[Poses], actions: Actions | None) -> bytes:
         acts = self._acts.of(poses.body.ids, actions)
@@ -131,17 +143,21 @@ class PublishZmq(Node):
         return self._next_hello_ns
 
     def on_time(self, now_ns: int) -> list[Any]:
-        assert self._socket is not None
-        self._read_subscriptions()
-        self._socket.send_multipart([self._hello_topic, self._hello])
+        with self._one_at_a_time:
+            assert self._socket is not None
+            self._read_subscriptions(self._socket)
+            self._socket.send_multipart([self._hello_topic, self._hello])
         self._next_hello_ns = now_ns + _HELLO_EVERY_NS
         return []
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.disable_monitor()
-            self._monitor.close()
-            self._socket.close()
+        with self._one_at_a_time:
+            socket, self._socket = self._socket, None
+            if socket is not None:
+                socket.disable_monitor()
+                self._monitor.close()
+                socket.close()
+        if socket is not None:
             self._context.term()
             if self._bound and self.settings.bind.startswith("ipc://"):
                 Path(self.settings.bind.removeprefix("ipc://")).unlink(missing_ok=True)

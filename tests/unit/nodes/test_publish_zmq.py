@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from typing import Any
 
 import msgpack
@@ -206,6 +207,33 @@ def test_hello_is_due_at_once_and_then_once_a_second() -> None:
     assert node.on_time(T0_NS) == []
     assert node.wake_ns() == T0_NS + 1_000_000_000
     node.close()
+
+
+def test_subscribers_may_be_asked_for_before_it_is_open_while_it_closes_and_afterwards() -> None:
+    """A worker's heart beats all the time, on a thread of its own."""
+    for _ in range(20):
+        node = PublishZmq(PublishZmq.Settings(bind="inproc://test"))
+        assert node.subscribers() == 0
+        answers: list[int | BaseException] = []
+        over = threading.Event()
+
+        def ask(node: PublishZmq = node, answers: list[int | BaseException] = answers, over: threading.Event = over) -> None:
+            while not over.is_set():
+                try:
+                    answers.append(node.subscribers())
+                except BaseException as e:
+                    answers.append(e)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        node.open(Studio().context(caps=caps("poses", skeleton="coco17")))
+        for k in range(20):
+            node.on_time(T0_NS + k)
+        node.close()
+        over.set()
+        asking.join()
+        assert set(answers) == {0}
+        assert node.subscribers() == 0
 
 
 @pytest.mark.parametrize(
