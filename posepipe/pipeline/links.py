@@ -13,7 +13,7 @@ from .packet import Packet
 
 Full = Literal["drop_oldest", "keep_newest", "drop_newest", "block"]
 
-# Found waiting so much more often than not: a packet that finds one before it counts for as many as find none, up to where the reader is behind for good.
+# A packet that finds another waiting counts for six that find none; at sixty the reader is behind for good.
 _CROWDED, _BEHIND = 6, 60
 
 
@@ -76,7 +76,7 @@ class Link:
     def put(self, packet: Packet[Any], *, wait: bool) -> Packet[Any] | None:
         lost = None
         with self.ready:
-            if len(self._items) >= self._size():
+            if len(self._items) >= self._count_and_size():
                 if self.queue.full == "drop_newest":
                     return packet
                 if self.queue.full != "block":
@@ -89,8 +89,8 @@ class Link:
             self.ready.notify_all()
         return lost
 
-    def _size(self) -> int:
-        """How many may wait now."""
+    def _count_and_size(self) -> int:
+        """How many may wait now that one more comes; notes for keep_newest whether it found another."""
         if self.queue.full != "keep_newest":
             return self.queue.size
         self._behind = min(self._behind + _CROWDED, _BEHIND) if self._items else max(self._behind - 1, 0)
