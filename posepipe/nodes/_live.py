@@ -95,13 +95,15 @@ class Door:
         return answered
 
 
-def receive(uri: str, *, where: str, fps: float | None, options: dict[str, str], reception: Reception) -> LiveVideo:
+def receive(uri: str, *, where: str, fps: float | None, options: dict[str, str], reception: Reception, deblock: bool) -> LiveVideo:
     """Open a camera. options go to FFmpeg and win over what the settings ask for."""
     if uri.startswith("/dev/"):
         asked = {**({"framerate": str(fps)} if fps else {}), **options}
-        return LiveVideo(open_stream(uri, where=where, format="v4l2", options=asked), where=where, reception=reception)
+        container = open_stream(uri, where=where, format="v4l2", options=asked, deblock=deblock)
+        return LiveVideo(container, where=where, reception=reception)
     asked = {**ffmpeg_options(uri, reception), **options}
-    return LiveVideo(open_stream(uri, where=where, options=asked, timeout=reception.timeouts_s), where=where, reception=reception)
+    container = open_stream(uri, where=where, options=asked, timeout=reception.timeouts_s, deblock=deblock)
+    return LiveVideo(container, where=where, reception=reception)
 
 
 def ffmpeg_options(uri: str, reception: Reception) -> dict[str, str]:

@@ -58,9 +58,19 @@ def _plane(v: av.VideoFrame, index: int, rows: int, columns: int) -> U8:
 
 
 def open_stream(
-    uri: str, *, where: str, format: str | None = None, options: dict[str, str], timeout: float | tuple[float, float] | None = None
+    uri: str,
+    *,
+    where: str,
+    format: str | None = None,
+    options: dict[str, str],
+    timeout: float | tuple[float, float] | None = None,
+    deblock: bool = True,
 ) -> Any:
-    """A PyAV container with pictures in it. SourceError says what is wrong; GraphError when it is the address in the studio file."""
+    """A PyAV container with pictures in it. SourceError says what is wrong; GraphError when it is the address in the studio file.
+
+    deblock: False leaves out the filter that smooths the edges of blocks (H.264, HEVC, VP9; ITU-T H.264, 8.7). Later pictures are predicted
+    from what is not smoothed then, so they drift from what the camera meant until the next key picture.
+    """
     try:
         container = av.open(uri, format=format, options=options, timeout=timeout)
     except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError):
@@ -86,6 +96,9 @@ def open_stream(
     if not container.streams.video:
         container.close()
         raise SourceError(f"{shown(uri)} has no video stream", where=where, hint="name a file with pictures")
+    decoder = container.streams.video[0].codec_context
+    if decoder is not None and not deblock:
+        decoder.options = {"skip_loop_filter": "all"}
     return container
 
 

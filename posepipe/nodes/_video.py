@@ -25,21 +25,30 @@ _TIE_S = 1e-6
 
 
 def open_video(
-    uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str], reception: Reception
+    uri: str,
+    *,
+    camera: str,
+    resolve: Callable[[str], Path],
+    fps: float | None,
+    options: dict[str, str],
+    reception: Reception,
+    deblock: bool = True,
 ) -> RecordedVideo | LiveVideo:
     """Open a source. SourceError says what is wrong with it and what to do."""
     where = f"camera {camera}"
     if is_live(uri):
-        return receive(uri, where=where, fps=fps, options=options, reception=reception)
+        return receive(uri, where=where, fps=fps, options=options, reception=reception, deblock=deblock)
     if "://" in uri:
-        container = open_stream(uri, where=where, options=options, timeout=reception.timeouts_s)
+        container = open_stream(uri, where=where, options=options, timeout=reception.timeouts_s, deblock=deblock)
         if container.duration is None:
             return LiveVideo(container, where=where, reception=reception)
         return RecordedVideo(container, where=where, fps=fps)
-    return open_file(uri, camera=camera, resolve=resolve, fps=fps, options=options)
+    return open_file(uri, camera=camera, resolve=resolve, fps=fps, options=options, deblock=deblock)
 
 
-def open_file(uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str]) -> RecordedVideo:
+def open_file(
+    uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str], deblock: bool = True
+) -> RecordedVideo:
     """Open a recording on this machine. SourceError says what is wrong with it and what to do."""
     where = f"camera {camera}"
     path = resolve(uri)
@@ -54,7 +63,7 @@ def open_file(uri: str, *, camera: str, resolve: Callable[[str], Path], fps: flo
     _refuse_turned(path, where=where, options=options)
 
     def once() -> Any:
-        return open_stream(str(path), where=where, options=options)
+        return open_stream(str(path), where=where, options=options, deblock=deblock)
 
     return RecordedVideo(once(), where=where, fps=fps, again=once)
 
@@ -118,8 +127,21 @@ class RecordedVideo:
     @loop.setter
     def loop(self, on: bool) -> None:
         self._loop = on
-        if on and self._next is None:
-            self._next = Round(self._open_again(), where=self._now.where) if self._open_again else self._now
+        if not on or self._next is not None:
+            return
+        if self._open_again is None:
+            self._next = self._now
+            return
+        self._next = Round(self._open_again(), where=self._now.where)
+        try:
+            self._next.warm_up()
+            self._now.warm_up()
+            self._now.begin()
+        except (av.error.FFmpegError, OSError):  # it cannot be gone back to its start: told when the next round is due
+            self._now.close()
+            self._now = Round(self._open_again(), where=self._now.where)
+            self._now.begin()
+        self._now.make_ready()
 
     def close(self) -> None:
         """Close the file."""

@@ -56,6 +56,20 @@ def test_what_came_before_the_studio_was_ready_is_not_shown(stream: Path, backlo
     assert [number(p) for p in pictures(video, 5)] == list(range(backlog + 1, backlog + 6))
 
 
+def test_a_stream_can_be_left_unsmoothed(tmp_path: Path) -> None:
+    coarse = encode(tmp_path / "coarse.mp4", 10, fps=25, b_frames=0, options={"crf": "40"})
+    planes = []
+    for on in (True, True, False):
+        reception = Air([]).reception()
+        video = _live.receive(f"file:{coarse}", where="camera north", fps=None, options={}, reception=reception, deblock=on)
+        first = video.read(stopping=threading.Event())
+        assert first is not None
+        planes.append(first.frame(camera="north", seq=0, t_capture_ns=0).planes[0].copy())
+        video.close()
+    assert (planes[0] == planes[1]).all()
+    assert (planes[0] != planes[2]).any()
+
+
 def test_a_sender_that_does_not_keep_time_is_shown_whole(stream: Path) -> None:
     """A test transmission over HTTP, as fast as it goes: there is no present to catch up with."""
     video = live(stream, Air([AT_ONCE] * 50 + [None]))
