@@ -30,6 +30,7 @@ from posepipe.pipeline.worker import Shared, Slot
 
 from . import echo, letters, logs
 from .harm import Harming
+from .heap import one_heap
 from .letters import Line
 
 _BEAT_S = 0.2
@@ -96,6 +97,7 @@ class Workshop:
 
     def run(self) -> None:
         """Open, wait for the start, work, say how it ended."""
+        one_heap()
         job = self._job
         post = Post(job.address, job.secret)
         try:
