@@ -29,7 +29,7 @@ from posepipe.pipeline.snapshot import Snapshot
 from . import letters
 from .books import Books
 from .crew import Member, State
-from .heap import one_heap
+from .heap import make_room_for_names, one_heap
 from .introductions import Introductions
 from .letters import Line
 from .machine import memory_mb, processor_s
@@ -102,6 +102,7 @@ class Supervisor:
         )
         self._nursery = Nursery(job)
         one_heap(give_back_large=True)
+        make_room_for_names()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._nursery.fileno(), selectors.EVENT_READ, self._nursery)
         self._thread = threading.Thread(target=self._watch, name="posepipe:supervisor", daemon=True)

@@ -16,6 +16,7 @@ from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
 from posepipe.pipeline.packet import Frame, FrameSet, Sync
 
 _COMPLAIN_AFTER = 60
+_GONE_AFTER = 15  # instants: half a second at 30 fps
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class SyncInstant(Node):
 
     A frame joins the open instant nearest in time (within `window_ms`). An instant leaves when it is complete, when every
     camera that it lacks has moved on or ended, or `wait_ms` after its first frame arrived; it is then marked with what it
-    lacks. Instants leave in order. Fewer than `min_views` cameras: the frames are dropped, counted. `seq` follows the
+    lacks. Live, a camera from which nothing came while 15 instants left is not waited for until it is back. Instants leave in order. Fewer than `min_views` cameras: the frames are dropped, counted. `seq` follows the
     cameras' own frame counters, so an instant that no camera delivered leaves a gap. Every instant carries the sync certificate:
     each camera's offset, drift and completeness, and a warning says when a camera is about to leave the window (docs/sync.md).
     """
@@ -64,6 +65,7 @@ class SyncInstant(Node):
         self._cameras = ctx.caps["frame"].cameras
         self._active = set(self._cameras)
         self._newest: dict[str, int] = {}
+        self._silent_for = dict.fromkeys(self._cameras, 0)  # instants that left since a camera's last frame
         self._open: list[_Open] = []
         self._left_ns = -1
         self._last_seq: dict[str, int] = {}
@@ -81,6 +83,7 @@ class SyncInstant(Node):
     def step(self, frame: Frame) -> list[FrameSet]:
         t = frame.t_capture_ns
         self._newest[frame.camera] = max(t, self._newest.get(frame.camera, t))
+        self._silent_for[frame.camera] = 0
         fitting = [o for o in self._open if abs(t - o.t_ns) <= self._window_ns and frame.camera not in o.frames]
         if fitting:
             min(fitting, key=lambda o: abs(t - o.t_ns)).frames[frame.camera] = frame
@@ -108,6 +111,8 @@ class SyncInstant(Node):
         while self._open and (self._open[0].t_ns <= before_ns or self._complete(self._open[0])):
             leaving = self._open.pop(0)
             self._left_ns = leaving.t_ns
+            for camera in self._cameras:
+                self._silent_for[camera] += camera not in leaving.frames
             seq = self._number(leaving.frames)
             if len(leaving.frames) >= self.settings.min_views:
                 self._too_few = 0
@@ -117,7 +122,12 @@ class SyncInstant(Node):
         return out
 
     def _complete(self, o: _Open) -> bool:
-        return all(c in o.frames or self._newest.get(c, -1) > o.t_ns + self._window_ns for c in self._active)
+        return all(c in o.frames or self._newest.get(c, -1) > o.t_ns + self._window_ns or self._gone(c) for c in self._active)
+
+    def _gone(self, camera: str) -> bool:
+        """A camera that was unplugged costs the others `wait_ms` for half a second, not until somebody comes. Counted in instants, so a
+        slow camera is no silent one."""
+        return not self._ctx.offline and self._silent_for[camera] >= _GONE_AFTER
 
     def _number(self, frames: dict[str, Frame]) -> int:
         """The next instant number: on by as many as the cameras' own counters went on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,31 @@ def test_all_threads_share_a_heap_and_large_blocks_go_back_to_the_system() -> No
     said, one, more = heaps("told", "give back")
     assert (said, one) == ("True", 1)
     assert more > few, "glibc alone keeps blocks of the size of one that was freed"
+
+
+_NAMES = """
+import sys
+import posepipe.launch.supervisor
+from posepipe.launch.heap import make_room_for_names
+
+def anonymous_kb():
+    return next(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Anonymous:"))
+
+if sys.argv[1:]:
+    make_room_for_names()
+before = anonymous_kb()
+for k in range(20_000):
+    sys.intern(f"name {k}")
+print(anonymous_kb() - before)
+"""
+
+
+def growth_kb(*how: str) -> int:
+    return int(subprocess.run([sys.executable, "-c", _NAMES, *how], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux says what a process has")
+def test_names_that_come_and_go_later_cost_no_memory_once_room_was_made() -> None:
+    if growth_kb() < 300:
+        pytest.skip("this Python's table has room for them")
+    assert growth_kb("room") < 150

@@ -124,6 +124,33 @@ def test_a_camera_that_has_ended_is_not_waited_for() -> None:
     assert whole(sync.take("south", 1)).sync.missing == (3,)
 
 
+def test_a_camera_that_is_silent_for_fifteen_instants_is_not_waited_for_until_it_is_back() -> None:
+    sync = Sync(wait_ms=20)
+    for seq in range(15):
+        assert [sync.take(camera, seq) for camera in CAMERAS[:3]] == [[], [], []], "waited for"
+        assert whole(sync.at(seq * 34 + 1000)).sync.missing == (3,)
+    assert [sync.take(camera, 15) for camera in CAMERAS[:2]] == [[], []]
+    assert whole(sync.take("south", 15)).sync.missing == (3,), "at once"
+    assert sync.take("west", 15) == [], "it is back, late"
+    assert [sync.take(camera, 16) for camera in CAMERAS[:3]] == [[], [], []], "waited for again"
+    assert whole(sync.take("west", 16)).sync.missing == ()
+
+
+def test_a_camera_that_is_always_late_but_there_is_waited_for() -> None:
+    sync = Sync(wait_ms=20)
+    for seq in range(40):
+        assert [sync.take(camera, seq) for camera in CAMERAS[:3]] == [[], [], []]
+        assert whole(sync.at(seq * 34 + 1000)).sync.missing == (3,)
+        assert sync.take("west", seq) == []
+
+
+def test_offline_a_silent_camera_is_waited_for_until_it_comes_or_ends() -> None:
+    sync = Sync(offline=True)
+    for seq in range(40):
+        assert [out for camera in CAMERAS[:3] for out in sync.take(camera, seq)] == []
+    assert [i.seq for i in sync.node.on_end("capture/west")] == list(range(40))
+
+
 def test_the_end_of_all_cameras_empties_it() -> None:
     sync = Sync(wait_ms=1000)
     for seq in range(3):
