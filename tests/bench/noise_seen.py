@@ -155,7 +155,8 @@ def _in_three_ways(topdown: TopDown, frames: Any, rois: Rois, rng: np.random.Gen
     best = plain.reshape(len(frames), -1, len(joints)).argmax(axis=1)
     at = np.stack([best % CELLS, best // CELLS], axis=-1) * 4
     hidden = nothing.copy()
-    for crop, points, covered in zip(crops, at, hidden, strict=True):
+    pixels = crops.transpose(0, 2, 3, 1) if network.card.preprocess.layout == "nchw" else crops
+    for crop, points, covered in zip(pixels, at, hidden, strict=True):
         covered |= _cover(crop, points, rng)
     angle = rng.uniform(0, 2 * np.pi, len(frames))
     by = (rng.uniform(0.1, 0.4, len(frames)) * rois.side_px)[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
@@ -164,7 +165,7 @@ def _in_three_ways(topdown: TopDown, frames: Any, rois: Rois, rng: np.random.Gen
 
 
 def _cover(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Put a piece of the background in front of a joint, as a box. Returns which joints [J] are behind it."""
+    """Put a piece of the background in front of a joint [rows,columns,3], as a box. Returns which joints [J] are behind it."""
     side = len(crop)
     half = rng.integers(10, 36, 2)
     x, y = np.clip(points[rng.integers(5, 17)] + rng.integers(-8, 9, 2), half, side - half)

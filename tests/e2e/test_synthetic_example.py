@@ -18,6 +18,10 @@ from studio_files import free_port
 from posepipe.calib import load_rig, project
 from posepipe.calib.synthetic_truth import read_truth
 from posepipe.engines.assets import asset
+from posepipe.engines.crop import Rois
+from posepipe.engines.engine import EngineOptions
+from posepipe.engines.footage import _of
+from posepipe.engines.network import TopDown
 from posepipe.pipeline.skeleton import COCO17
 
 EXAMPLE = EXAMPLES / "synthetic.yaml"
@@ -65,3 +69,33 @@ def test_it_runs_live(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "s.json").read_text())
     assert figures["balance"] == 0
     assert figures["people"] == 1
+
+
+@pulled
+def test_the_network_is_heard_in_three_ways_to_fit_the_noise_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
+    from noise_seen import _in_three_ways, to_px
+
+    truth = read_truth(RECORDING)
+    uv_px = truth.coco17_uv_px[:, 0, 0].astype(np.float64)
+    looked = [_of(RECORDING / f"{camera}.mp4", 1) for camera in truth.cameras]
+    frames = [next(one) for one in looked]
+    low, high = uv_px.min(axis=1), uv_px.max(axis=1)
+    rois = Rois((low + high) / 2, 1.3 * (high - low).max(axis=1), np.zeros(len(frames)))
+    topdown = TopDown("blazepose.full", EngineOptions())
+    try:
+        ways = _in_three_ways(topdown, frames, rois, np.random.default_rng(3))
+    finally:
+        topdown.close()
+    heights = []
+    for where, maps, _ in ways:
+        flat = maps.reshape(len(frames), -1, 17).astype(np.float32)
+        best = flat.argmax(axis=1)
+        found = to_px(where, np.stack([best % 64, best // 64], axis=-1))
+        off = np.linalg.norm(found - uv_px, axis=-1)[truth.coco17_visible[:, 0, 0]] / where[:, 2].mean()
+        assert np.median(off) < 0.04, "of the crop's side"
+        heights.append(flat.max(axis=1))
+    hidden = ways[1][2]
+    assert hidden.any(axis=1).sum() >= 2, "a box stands before joints of most views"
+    assert heights[1][hidden].mean() < heights[0][hidden].mean() - 0.05
+    assert np.abs(heights[1] - heights[0])[~hidden].mean() < 0.1
