@@ -209,7 +209,8 @@ def main() -> None:
     for step in range(args.fit):
         stats = moved(stats, real, drawn(recordings, stats, repeats=args.repeats, seed=1000 * step))
     if args.fit:
-        stats = rounded(stats)
+        instants = ", ".join(f"{len(one.plain.rois)} of {len(one.rig)} cameras" for one in recordings)
+        stats = msgspec.structs.replace(rounded(stats), fitted=f"instants of recordings: {instants}; by tests/bench/fit_noise.py")
         args.out.write_text(render(stats, SHIPPED.read_text().splitlines()[0]))
     ours = drawn(recordings, stats, repeats=max(args.repeats, 2), seed=77)
     show(real, ours)
