@@ -12,7 +12,7 @@ from posepipe.pipeline.ring import FrameRing
 from . import letters
 from .crew import Member, State
 
-_SLOTS = 8
+_SLOTS = 16  # a decoder holds up to half of them: what it predicts from, and what it shows later
 
 
 class RingHouse:

@@ -105,7 +105,7 @@ class Workshop:
             if any(wire.between_hosts and self._name in (wire.from_worker, wire.to_worker) for wire in wires(job.plan)):
                 post.far = Far(post.context, self._warn, keys=job.keys)
             bridge = Bridge(job.plan, self._name, post, inbox, self._pictures, codecs=codec)
-            around = dataclasses.replace(job.around, warn=self._warn)
+            around = dataclasses.replace(job.around, warn=self._warn, lend=self._pictures.lend)
             part = Part(job.plan, around, self._shared, here=self._name, bridge=bridge, inbox=inbox)
         except PosepipeError as e:
             self._tell(letters.Fault.of(e))

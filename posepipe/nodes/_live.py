@@ -21,7 +21,7 @@ from posepipe.pipeline.errors import SourceError
 from posepipe.pipeline.node import FrameLost
 
 from ._capture_time import CaptureClock
-from ._stream import Picture, Stream, open_stream
+from ._stream import Decoding, Picture, Stream, open_stream
 
 Transport = Literal["auto", "tcp", "udp"]
 
@@ -95,14 +95,16 @@ class Door:
         return answered
 
 
-def receive(uri: str, *, where: str, fps: float | None, options: dict[str, str], reception: Reception, deblock: bool) -> LiveVideo:
+def receive(
+    uri: str, *, where: str, fps: float | None, options: dict[str, str], reception: Reception, decoding: Decoding | None
+) -> LiveVideo:
     """Open a camera. options go to FFmpeg and win over what the settings ask for."""
     if uri.startswith("/dev/"):
         asked = {**({"framerate": str(fps)} if fps else {}), **options}
-        container = open_stream(uri, where=where, format="v4l2", options=asked, deblock=deblock)
+        container = open_stream(uri, where=where, format="v4l2", options=asked, decoding=decoding)
         return LiveVideo(container, where=where, reception=reception)
     asked = {**ffmpeg_options(uri, reception), **options}
-    container = open_stream(uri, where=where, options=asked, timeout=reception.timeouts_s, deblock=deblock)
+    container = open_stream(uri, where=where, options=asked, timeout=reception.timeouts_s, decoding=decoding)
     return LiveVideo(container, where=where, reception=reception)
 
 

@@ -13,7 +13,10 @@ import numpy as np
 from av.codec.context import ThreadType
 
 from posepipe.pipeline.errors import GraphError, SourceError
+from posepipe.pipeline.loans import Lend
 from posepipe.pipeline.packet import U8, Frame
+
+from ._in_place import decode_into, let_go
 
 av.logging.set_level(av.logging.PANIC)  # decoder complaints reach the user as counted losses
 
@@ -27,6 +30,18 @@ class StreamInfo:
     rate_hz: float
     frames: int | None
     codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How pictures are decoded.
+
+    deblock: False leaves out the filter that smooths the edges of blocks (H.264, HEVC, VP9; ITU-T H.264, 8.7). Later pictures are predicted
+    from what is not smoothed then, so they drift from what the camera meant until the next key picture. lend: memory to decode into.
+    """
+
+    deblock: bool = True
+    lend: Lend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +79,9 @@ def open_stream(
     format: str | None = None,
     options: dict[str, str],
     timeout: float | tuple[float, float] | None = None,
-    deblock: bool = True,
+    decoding: Decoding | None = None,
 ) -> Any:
-    """A PyAV container with pictures in it. SourceError says what is wrong; GraphError when it is the address in the studio file.
-
-    deblock: False leaves out the filter that smooths the edges of blocks (H.264, HEVC, VP9; ITU-T H.264, 8.7). Later pictures are predicted
-    from what is not smoothed then, so they drift from what the camera meant until the next key picture.
-    """
+    """A PyAV container with pictures in it. SourceError says what is wrong; GraphError when it is the address in the studio file."""
     try:
         container = av.open(uri, format=format, options=options, timeout=timeout)
     except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError):
@@ -97,8 +108,11 @@ def open_stream(
         container.close()
         raise SourceError(f"{shown(uri)} has no video stream", where=where, hint="name a file with pictures")
     decoder = container.streams.video[0].codec_context
-    if decoder is not None and not deblock:
-        decoder.options = {"skip_loop_filter": "all"}
+    if decoder is not None and decoding is not None:
+        if not decoding.deblock:
+            decoder.options = {"skip_loop_filter": "all"}
+        if decoding.lend is not None:
+            decode_into(decoder, decoding.lend)
     return container
 
 
@@ -138,4 +152,5 @@ class Stream:
             return []  # its picture will be missing: the reader counts it
 
     def close(self) -> None:
+        let_go(self._stream.codec_context)
         self._container.close()

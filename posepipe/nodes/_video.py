@@ -17,6 +17,7 @@ from posepipe.pipeline.node import FrameLost
 
 from ._live import LiveVideo, Reception, is_live, receive
 from ._round import HELD_BACK, Round
+from ._stream import Decoding as Decoding
 from ._stream import Picture as Picture
 from ._stream import StreamInfo as StreamInfo
 from ._stream import open_stream
@@ -32,22 +33,22 @@ def open_video(
     fps: float | None,
     options: dict[str, str],
     reception: Reception,
-    deblock: bool = True,
+    decoding: Decoding | None = None,
 ) -> RecordedVideo | LiveVideo:
     """Open a source. SourceError says what is wrong with it and what to do."""
     where = f"camera {camera}"
     if is_live(uri):
-        return receive(uri, where=where, fps=fps, options=options, reception=reception, deblock=deblock)
+        return receive(uri, where=where, fps=fps, options=options, reception=reception, decoding=decoding)
     if "://" in uri:
-        container = open_stream(uri, where=where, options=options, timeout=reception.timeouts_s, deblock=deblock)
+        container = open_stream(uri, where=where, options=options, timeout=reception.timeouts_s, decoding=decoding)
         if container.duration is None:
             return LiveVideo(container, where=where, reception=reception)
         return RecordedVideo(container, where=where, fps=fps)
-    return open_file(uri, camera=camera, resolve=resolve, fps=fps, options=options, deblock=deblock)
+    return open_file(uri, camera=camera, resolve=resolve, fps=fps, options=options, decoding=decoding)
 
 
 def open_file(
-    uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str], deblock: bool = True
+    uri: str, *, camera: str, resolve: Callable[[str], Path], fps: float | None, options: dict[str, str], decoding: Decoding | None = None
 ) -> RecordedVideo:
     """Open a recording on this machine. SourceError says what is wrong with it and what to do."""
     where = f"camera {camera}"
@@ -63,7 +64,7 @@ def open_file(
     _refuse_turned(path, where=where, options=options)
 
     def once() -> Any:
-        return open_stream(str(path), where=where, options=options, deblock=deblock)
+        return open_stream(str(path), where=where, options=options, decoding=decoding)
 
     return RecordedVideo(once(), where=where, fps=fps, again=once)
 

@@ -14,7 +14,7 @@ from posepipe.pipeline.packet import Frame
 from ._capture_time import CaptureClock
 from ._live import Door, LiveVideo, Reception, Transport, is_live
 from ._stream import StreamInfo, shown
-from ._video import RecordedVideo, open_video
+from ._video import Decoding, RecordedVideo, open_video
 
 
 class CaptureVideo(Source):
@@ -82,7 +82,13 @@ class CaptureVideo(Source):
             )
         reception = Reception(s.timeout_s, s.transport, s.jitter_ms, ctx.now_ns, self._clock)
         self._video = open_video(
-            s.uri, camera=ctx.key, resolve=ctx.resolve, fps=s.fps, options=s.options, reception=reception, deblock=s.deblock
+            s.uri,
+            camera=ctx.key,
+            resolve=ctx.resolve,
+            fps=s.fps,
+            options=s.options,
+            reception=reception,
+            decoding=Decoding(s.deblock, ctx.lend),
         )
         self._live = isinstance(self._video, LiveVideo)
         self.info = self._video.info

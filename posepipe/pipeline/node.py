@@ -34,6 +34,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 import msgspec
 
 from .errors import GraphError
+from .loans import Lend
 from .packet import Frame, FrameSet, Packet
 
 T = TypeVar("T")
@@ -87,6 +88,8 @@ class Context:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("posepipe"))
     gives: Caps = field(default_factory=Caps)
     """What the plan says of the node's own output."""
+    lend: Lend | None = None
+    """Memory that a source may write its pictures into, so that they need no copy on their way to other processes. None: there is none."""
 
 
 class Node:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from .feed import Feed
 from .graph import Plan, PlanNode
 from .inbox import Inbox
 from .links import Link, Queue
+from .loans import Loan
 from .node import Context, Node, Source
 from .remote import Bridge
 from .worker import Shared, Slot, Worker
@@ -31,6 +33,8 @@ class Surroundings:
     resolve: Callable[[str], Path]
     seconds: float | None
     warn: Callable[[str], None]
+    lend: Callable[[str, int], Loan | None] | None = None
+    """Memory for pictures of a camera, where they go to other processes (`Pictures.lend`)."""
 
 
 class Part:
@@ -113,6 +117,7 @@ class Part:
             warn=self.around.warn,
             log=slot.log,
             gives=planned.caps,
+            lend=partial(self.around.lend, planned.key or planned.base) if self.around.lend is not None else None,
         )
 
     # life -------------------------------------------------------------------------------------------------------------------

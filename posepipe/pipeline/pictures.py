@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from .errors import RunError
+from .loans import Loan
 from .packet import Frame, FrameSet
 from .ring import FrameRing
 from .ringends import RingReader, RingWriter
@@ -26,6 +27,8 @@ class Pictures:
         self._ask = ask
         self.readers: dict[int, RingReader] = {}
         self._writers: dict[str, RingWriter] = {}
+        self._retired: list[RingWriter] = []
+        """Of rings that were replaced, with pictures in them that their decoder still holds."""
         self._rings: dict[str, FrameRing] = {}
         self._came = threading.Condition()
 
@@ -33,6 +36,7 @@ class Pictures:
         """A ring that came from the supervisor. replaces: the id of one that is read no longer."""
         with self._came:
             if writes:
+                self._retired = [old for old in (*self._retired, self._writers.get(camera)) if old is not None and old.busy]
                 self._writers[camera] = RingWriter(ring)
                 self._rings[camera] = ring
             else:
@@ -40,6 +44,11 @@ class Pictures:
                 self.readers.pop(replaces, None)
             self._came.notify_all()
         ring.close()  # both ends keep what they mapped
+
+    def lend(self, camera: str, size: int) -> Loan | None:
+        """Memory for a picture of that camera, in its ring if there is one (`loans.Lend`)."""
+        writer = self._writers.get(camera)
+        return writer.lend(size) if writer is not None else None
 
     def in_slots(self, body: B, *, pin: bool) -> B | None:
         """The body with every frame in a slot that other processes can read; None when no slot is free.

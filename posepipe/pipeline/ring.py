@@ -67,8 +67,8 @@ def plane_layouts(width: int, height: int, format: PixelFormat) -> tuple[PlaneLa
 
 
 def _slot_bytes(width: int, height: int) -> int:
-    last = (plane_layouts(width, height, format)[-1] for format in FORMATS)
-    return _round_up(max(plane.offset + plane.stride * plane.shape[0] for plane in last), _PAGE)
+    """For a picture as it is shown, in every layout, and as a decoder makes it: in whole blocks of up to 128 pixels (`nodes._in_place`)."""
+    return _round_up(HEADER_WORDS * 8 + (_round_up(width, 128) * (_round_up(height, 64) + 8) * 3) // 2 + 1024, _PAGE)
 
 
 def _round_up(n: int, to: int) -> int:

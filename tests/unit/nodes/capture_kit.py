@@ -12,6 +12,7 @@ from node_kit import Studio
 
 from posepipe.nodes.capture_video import CaptureVideo
 from posepipe.pipeline.errors import SourceError
+from posepipe.pipeline.loans import Lend
 from posepipe.pipeline.node import FrameLost
 from posepipe.pipeline.packet import Frame
 
@@ -22,12 +23,12 @@ OPEN: list[CaptureVideo] = []
 class Camera:
     """An opened capture.video that is asked for frames as the runner asks."""
 
-    def __init__(self, file: Path | str, *, loop: bool = False, offline: bool = False, **settings: Any) -> None:
+    def __init__(self, file: Path | str, *, loop: bool = False, offline: bool = False, lend: Lend | None = None, **settings: Any) -> None:
         self.studio = Studio()
         self.reasons: list[str] = []
         self.node = CaptureVideo(CaptureVideo.Settings(uri=str(file), **settings))
         OPEN.append(self.node)
-        self.node.open(self.studio.context(key="north", loop=loop, offline=offline))
+        self.node.open(self.studio.context(key="north", loop=loop, offline=offline, lend=lend))
 
     def frames(self, most: int = 500) -> Iterator[tuple[float, Frame | None]]:
         """(due in seconds, frame or None where it was lost) up to the end."""

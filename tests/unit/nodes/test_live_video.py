@@ -61,7 +61,9 @@ def test_a_stream_can_be_left_unsmoothed(tmp_path: Path) -> None:
     planes = []
     for on in (True, True, False):
         reception = Air([]).reception()
-        video = _live.receive(f"file:{coarse}", where="camera north", fps=None, options={}, reception=reception, deblock=on)
+        video = _live.receive(
+            f"file:{coarse}", where="camera north", fps=None, options={}, reception=reception, decoding=_stream.Decoding(deblock=on)
+        )
         first = video.read(stopping=threading.Event())
         assert first is not None
         planes.append(first.frame(camera="north", seq=0, t_capture_ns=0).planes[0].copy())
