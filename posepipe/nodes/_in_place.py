@@ -151,18 +151,24 @@ def _ffmpeg() -> _FFmpeg | None:
         codec.avcodec_align_dimensions2.argtypes = [c_void_p, POINTER(c_int), POINTER(c_int), POINTER(c_int)]
         default = ctypes.cast(codec.avcodec_default_get_buffer2, c_void_p).value
         context_class, buffer_at = codec.avcodec_get_class(), _buffer_in_a_frame(util)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, KeyError, ValueError):
         return None
     return _FFmpeg(codec, util, default, context_class, buffer_at) if default and context_class and buffer_at else None
 
 
 def _library(name: str) -> ctypes.CDLL:
-    """The library that is loaded already."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        found = re.search(rf"(/.*/{name}[^/]*\.so[^/]*)$", line)
-        if found:
-            return ctypes.CDLL(found.group(1))
-    raise OSError(f"{name} is not loaded")
+    """The library that PyAV uses, which is loaded already. OpenCV brings one of the same name; PyAV's own folder is named after it."""
+    loaded = {
+        found.group(1)
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if (found := re.search(rf"(/.*/{name}[^/]*\.so[^/]*)$", line))
+    }
+    major, minor, micro = av.library_versions[name]
+    for path in sorted(loaded, key=lambda path: (Path(path).parent.name != "av.libs", path)):
+        library = ctypes.CDLL(path)
+        if getattr(library, name.removeprefix("lib") + "_version")() == major << 16 | minor << 8 | micro:
+            return library
+    raise OSError(f"{name} {major}.{minor}.{micro} is not loaded")
 
 
 def _buffer_in_a_frame(util: ctypes.CDLL) -> int:

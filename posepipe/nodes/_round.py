@@ -13,7 +13,6 @@ from ._stream import Stream
 
 _LOOKAHEAD = 20  # packets; deeper than the reordering of any H.264 or HEVC stream (16)
 HELD_BACK = 2  # packets that a decoder which reorders takes before it gives its first picture
-_WARM = 16  # pictures; VP9 asks for the last of its memory with the thirteenth
 
 
 def pts_of(v: av.VideoFrame) -> int:
@@ -60,20 +59,6 @@ class Round(Stream):
             self._held_back += 1
             if self.waiting and self.waiting[0] is not None:
                 self._ready.extend(f for f in self._decode(self.waiting.popleft()) if f.pts is not None)
-
-    def warm_up(self) -> None:
-        """Before anything plays: decode the first pictures for nothing but the memory. A decoder asks for it with its first pictures, some 5,000 pages
-        at 1080p that the machine has to find and wipe (15 ms of one processor); later rounds have it. `begin` must follow.
-
-        Raises as `begin`.
-        """
-        self.begin()
-        held: deque[list[av.VideoFrame]] = deque(maxlen=HELD_BACK)
-        for _ in range(_WARM):
-            if not self.waiting or self.waiting[0] is None:
-                break
-            held.append(self._decode(self.waiting.popleft()))
-            self.look_ahead()
 
     def look_ahead(self) -> None:
         """Read packets until the next presentation times are known; None marks the end."""

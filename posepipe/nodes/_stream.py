@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from posepipe.pipeline.packet import U8, Frame
 
 from ._in_place import decode_into, let_go
 
+_log = logging.getLogger("posepipe.capture")
 av.logging.set_level(av.logging.PANIC)  # decoder complaints reach the user as counted losses
 
 
@@ -56,18 +58,18 @@ class Picture:
         full_range = v.format.name.startswith("yuvj") or int(v.color_range) == 2
         if v.format.name not in ("yuv420p", "yuvj420p", "nv12"):
             v = v.reformat(format="yuv420p")  # rare chroma layouts and grey: one conversion here keeps one layout behind
-        half = (v.height + 1) // 2, (v.width + 1) // 2
-        y = _plane(v, 0, v.height, v.width)
+        width, height, parts = v.width, v.height, v.planes
+        half = (height + 1) // 2, (width + 1) // 2
+        y = _plane(parts[0], height, width)
         if v.format.name == "nv12":
-            planes: tuple[U8, ...] = (y, _plane(v, 1, half[0], 2 * half[1]).reshape(half[0], half[1], 2))
-            return Frame(camera, seq, t_capture_ns, "nv12", v.width, v.height, planes, full_range)
-        planes = (y, _plane(v, 1, *half), _plane(v, 2, *half))
-        return Frame(camera, seq, t_capture_ns, "i420", v.width, v.height, planes, full_range)
+            planes: tuple[U8, ...] = (y, _plane(parts[1], half[0], 2 * half[1]).reshape(half[0], half[1], 2))
+            return Frame(camera, seq, t_capture_ns, "nv12", width, height, planes, full_range)
+        planes = (y, _plane(parts[1], *half), _plane(parts[2], *half))
+        return Frame(camera, seq, t_capture_ns, "i420", width, height, planes, full_range)
 
 
-def _plane(v: av.VideoFrame, index: int, rows: int, columns: int) -> U8:
-    plane = v.planes[index]
-    view: U8 = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
+def _plane(plane: Any, rows: int, columns: int) -> U8:
+    view: U8 = np.ndarray((rows, columns), np.uint8, plane, 0, (plane.line_size, 1))
     view.setflags(write=False)
     return view
 
@@ -111,8 +113,8 @@ def open_stream(
     if decoder is not None and decoding is not None:
         if not decoding.deblock:
             decoder.options = {"skip_loop_filter": "all"}
-        if decoding.lend is not None:
-            decode_into(decoder, decoding.lend)
+        if decoding.lend is not None and not decode_into(decoder, decoding.lend):
+            _log.info("%s: its decoder has memory of its own, so every picture is copied into the frame ring", where)
     return container
 
 

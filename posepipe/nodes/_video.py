@@ -128,21 +128,8 @@ class RecordedVideo:
     @loop.setter
     def loop(self, on: bool) -> None:
         self._loop = on
-        if not on or self._next is not None:
-            return
-        if self._open_again is None:
-            self._next = self._now
-            return
-        self._next = Round(self._open_again(), where=self._now.where)
-        try:
-            self._next.warm_up()
-            self._now.warm_up()
-            self._now.begin()
-        except (av.error.FFmpegError, OSError):  # it cannot be gone back to its start: told when the next round is due
-            self._now.close()
-            self._now = Round(self._open_again(), where=self._now.where)
-            self._now.begin()
-        self._now.make_ready()
+        if on and self._next is None:
+            self._next = Round(self._open_again(), where=self._now.where) if self._open_again else self._now
 
     def close(self) -> None:
         """Close the file."""

@@ -10,7 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from posepipe.nodes._in_place import decode_into, let_go
 from posepipe.nodes._video import Picture
+from posepipe.pipeline.loans import Lend
 from posepipe.pipeline.packet import Frame
 from posepipe.pipeline.ring import FrameRing
 from posepipe.pipeline.ringends import RingWriter
@@ -36,12 +38,16 @@ class Clip:
             out.mux(stream.encode(None))
         return cls(path)
 
-    def for_ever(self) -> Iterator[Picture]:
+    def for_ever(self, lend: Lend | None = None) -> Iterator[Picture]:
         while True:
             with av.open(str(self.path)) as container:
-                container.streams.video[0].codec_context.thread_type = "NONE"
+                decoder = container.streams.video[0].codec_context
+                decoder.thread_type = "NONE"
+                if lend is not None and not decode_into(decoder, lend):
+                    raise SystemExit("this FFmpeg cannot decode into the ring")
                 for video_frame in container.decode(video=0):
                     yield Picture(video_frame)
+                let_go(decoder)
 
 
 def ways_to_copy(clip: Clip, *, frames: int = 60) -> dict[str, float]:

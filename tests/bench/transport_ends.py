@@ -19,7 +19,7 @@ from posepipe.pipeline.packet import Frame, Packet, Span
 from posepipe.pipeline.ring import FrameRing
 from posepipe.pipeline.ringends import RingReader, RingWriter
 
-PAGE, SLOTS, POOL = 4096, 8, 4
+PAGE, SLOTS, POOL = 4096, 16, 4
 SHAPES = {"i420": (1920, 1080), "rgb24": (1920, 2160)}  # as I420, the second has the bytes of a 1920x1080 RGB picture
 BYTES = {size: w * h * 3 // 2 for size, (w, h) in SHAPES.items()}
 
@@ -131,12 +131,12 @@ class InPlaceProducer(RingProducer):
 
 
 class DecoderProducer(RingProducer):
-    """PyAV decodes, the picture is copied from the decoder's buffers into the slot."""
+    """PyAV decodes into the slot, as a studio does."""
 
     def open(self, fds: tuple[int, ...]) -> None:
         super().open(fds)
         self.clip = Clip(Path(os.environ["POSEPIPE_BENCH_CLIP"]))
-        self.pictures = self.clip.for_ever()
+        self.pictures = self.clip.for_ever(self.writer.lend)
         self.decode_us: list[float] = []
 
     def prepare(self, i: int) -> None:
