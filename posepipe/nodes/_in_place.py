@@ -23,11 +23,11 @@ import av
 from posepipe.pipeline.loans import Lend
 
 _YUV420P, _YUVJ420P = 0, 12  # AVPixelFormat; these values are part of FFmpeg's ABI
+_NO_MEMORY = -12  # AVERROR(ENOMEM)
 _DR1 = 1 << 1  # AV_CODEC_CAP_DR1: the decoder takes memory that is given to it
 _DATA, _LINESIZE, _EXTENDED, _WIDTH, _HEIGHT, _FORMAT = 0, 64, 96, 104, 108, 116  # of AVFrame (libavutil/frame.h), tried in `_ffmpeg`
 _MAY_FOLLOW = 512  # bytes of AVFrame and of Python's context that are searched
 _CONTEXT_BYTES = 1200
-_ROW = 128  # rows of luma begin at multiples of this, of chroma at half of it: what any decoder's vector operations ask for
 _OVERREAD = 128
 
 _GetBuffer = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
@@ -36,6 +36,8 @@ _never = _Free(lambda opaque, data: None)  # a slot is never freed: one referenc
 
 _memories: dict[int, Lend] = {}
 """By the address of a decoder's context."""
+_in_use: set[_Held] = set()
+"""Keeps the memory of a ring that was replaced mapped until its last slot is needed no longer (looked after when another ring is begun)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,13 @@ def decode_into(context: av.VideoCodecContext, lend: Lend) -> bool:
     if ffmpeg is None or not int(context.codec.capabilities) & _DR1:
         return False
     where = _context_of(context, ffmpeg)
-    found = _find(_read(where, _CONTEXT_BYTES), ffmpeg.default) if where else []
-    if where and len(found) == 1:
-        _memories[where] = lend
-        c_void_p.from_address(where + found[0]).value = ctypes.cast(_hook(), c_void_p).value
-        return True
-    return False
+    ours = ctypes.cast(_hook(), c_void_p).value or 0
+    found = _find(_read(where, _CONTEXT_BYTES), ffmpeg.default, ours) if where else []
+    if len(found) != 1:
+        return False
+    _memories[where] = lend
+    c_void_p.from_address(where + found[0]).value = ours
+    return True
 
 
 def let_go(context: av.VideoCodecContext) -> None:
@@ -86,10 +89,14 @@ def _hook() -> Any:
 
     def get_buffer(context: int, frame: int, flags: int) -> int:
         lend = _memories.get(context)
-        with contextlib.suppress(Exception):  # an exception has nowhere to go from here, and the decoder's own memory is always right
+        # No exception may leave a callback, not even an interruption. The decoder's own memory is always right.
+        with contextlib.suppress(BaseException):
             if lend is not None and _place(ffmpeg, context, frame, lend):
                 return 0
-        return int(default(context, frame, flags))
+        answer = _NO_MEMORY
+        with contextlib.suppress(BaseException):
+            answer = default(context, frame, flags)
+        return answer
 
     return _GetBuffer(get_buffer)
 
@@ -99,15 +106,20 @@ def _place(ffmpeg: _FFmpeg, context: int, frame: int, lend: Lend) -> bool:
     if c_int.from_address(frame + _FORMAT).value not in (_YUV420P, _YUVJ420P):
         return False
     width, height = c_int(c_int.from_address(frame + _WIDTH).value), c_int(c_int.from_address(frame + _HEIGHT).value)
-    ffmpeg.codec.avcodec_align_dimensions2(context, ctypes.byref(width), ctypes.byref(height), (c_int * 8)())
-    row = -(-width.value // _ROW) * _ROW
-    rows = height.value + (height.value & 1)
-    offsets = 0, row * rows + _OVERREAD, row * rows + _OVERREAD + row * rows // 4 + _OVERREAD
-    loan = lend(offsets[2] + row * rows // 4 + _OVERREAD)
+    align = (c_int * 8)()
+    ffmpeg.codec.avcodec_align_dimensions2(context, ctypes.byref(width), ctypes.byref(height), align)
+    row, rows = width.value, height.value + (height.value & 1)
+    while row % align[0] or row // 2 % align[1]:  # as FFmpeg does it: decoders want all their pictures to have rows of one length
+        row += row & -row
+    luma, chroma = (-(-size // _OVERREAD) * _OVERREAD + _OVERREAD for size in (row * rows, row * rows // 4))
+    offsets = 0, luma, luma + chroma
+    loan = lend(luma + 2 * chroma)
     if loan is None:
         return False
     if not isinstance(loan.held, _Held):
-        loan.held = _Held(ffmpeg.util, ffmpeg.reference(loan.address, loan.size))
+        _in_use.difference_update([held for held in _in_use if not held()])
+        loan.held = _Held(ffmpeg.util, ffmpeg.reference(loan.address, loan.size), loan.memory)
+    _in_use.add(loan.held)
     reference = loan.held.again()
     if not reference:
         return False
@@ -121,10 +133,10 @@ def _place(ffmpeg: _FFmpeg, context: int, frame: int, lend: Lend) -> bool:
 class _Held:
     """Whether a decoder, or a picture that it gave, still refers to a slot. One reference is ours and stays."""
 
-    __slots__ = ("_reference", "_util")
+    __slots__ = ("_memory", "_reference", "_util")
 
-    def __init__(self, util: ctypes.CDLL, reference: int) -> None:
-        self._util, self._reference = util, reference
+    def __init__(self, util: ctypes.CDLL, reference: int, memory: object) -> None:
+        self._util, self._reference, self._memory = util, reference, memory
 
     def __call__(self) -> bool:
         return bool(self._reference) and int(self._util.av_buffer_get_ref_count(self._reference)) > 1
@@ -204,8 +216,8 @@ def _context_of(context: av.VideoCodecContext, ffmpeg: _FFmpeg) -> int:
     return 0
 
 
-def _find(raw: bytes, wanted: int) -> list[int]:
-    return [at for at in range(0, len(raw) - 7, 8) if _word(raw, at) == wanted]
+def _find(raw: bytes, *wanted: int) -> list[int]:
+    return [at for at in range(0, len(raw) - 7, 8) if _word(raw, at) in wanted]
 
 
 def _word(raw: bytes, at: int) -> int:

@@ -60,6 +60,10 @@ class Round(Stream):
             if self.waiting and self.waiting[0] is not None:
                 self._ready.extend(f for f in self._decode(self.waiting.popleft()) if f.pts is not None)
 
+    def let_go(self) -> None:
+        """After the last picture: the decoder needs no other any more. `begin` must follow."""
+        self._stream.codec_context.flush_buffers()
+
     def look_ahead(self) -> None:
         """Read packets until the next presentation times are known; None marks the end."""
         while len(self.times) < _LOOKAHEAD and not self.ends:

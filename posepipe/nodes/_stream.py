@@ -138,7 +138,7 @@ class Stream:
         stream.codec_context.thread_type = ThreadType.NONE
         rate = stream.average_rate or stream.guessed_rate
         if not stream.width or not stream.height:
-            container.close()
+            self.close()
             what = f"{shown(container.name)}: the picture size is unknown"
             raise SourceError(
                 what, where=where, hint="a file is damaged: copy it again; a stream sent no key picture in time: more of them"

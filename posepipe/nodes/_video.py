@@ -110,7 +110,7 @@ class RecordedVideo:
         self._decodable = self._begun = False
         self._now.begin()
         if not self._now.times:
-            container.close()
+            self._now.close()
             if self._now.waiting and self._now.waiting[0] is not None:
                 hint = "put it into a container: ffmpeg -framerate 30 -i IN -c copy OUT.mp4"
                 raise SourceError(f"{container.name} has no time stamps", where=where, hint=hint)
@@ -185,6 +185,8 @@ class RecordedVideo:
         if not self._begun and not self._begin(self._next):
             return False
         self._now, self._next, self._begun = self._next, ended, False
+        if ended is not self._now:
+            ended.let_go()
         self._now.make_ready()
         self._base_s = max(end_s, self._base_s + self.round_s)
         self._pause_s = end_s, self._base_s

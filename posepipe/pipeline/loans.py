@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Loan:
-    """The memory of one slot. held: set by the borrower once, and asked for ever after: whether it, or anybody whom it gave the picture to in this
+    """The memory of one slot: `size` bytes at `address`, there for as long as `memory` is. held: set by the borrower once, and asked for ever after: whether it, or anybody whom it gave the picture to in this
     process, still needs what is there."""
 
     address: int
     size: int
+    memory: object
     held: Callable[[], bool] | None = None
 
     @property

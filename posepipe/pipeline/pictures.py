@@ -27,8 +27,6 @@ class Pictures:
         self._ask = ask
         self.readers: dict[int, RingReader] = {}
         self._writers: dict[str, RingWriter] = {}
-        self._retired: list[RingWriter] = []
-        """Of rings that were replaced, with pictures in them that their decoder still holds."""
         self._rings: dict[str, FrameRing] = {}
         self._came = threading.Condition()
 
@@ -36,9 +34,9 @@ class Pictures:
         """A ring that came from the supervisor. replaces: the id of one that is read no longer."""
         with self._came:
             if writes:
-                self._retired = [old for old in (*self._retired, self._writers.get(camera)) if old is not None and old.busy]
-                self._writers[camera] = RingWriter(ring)
-                self._rings[camera] = ring
+                if camera not in self._rings or self._rings[camera].id != ring.id:  # its slots may be lent already
+                    self._writers[camera] = RingWriter(ring)
+                    self._rings[camera] = ring
             else:
                 self.readers[ring.id] = RingReader(ring)
                 self.readers.pop(replaces, None)

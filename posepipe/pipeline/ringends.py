@@ -26,7 +26,7 @@ from .ringmemory import memory_fence
 
 # Words of a slot's header; from _PLANES on the offset (from the slot's start) and the row stride of each plane, in bytes.
 _HEADER_BYTES = HEADER_WORDS * 8
-_SPARE = 4  # slots that are never lent: a decoder that keeps all it got must not take the camera's last ones
+_SPARE = 6  # slots that are never lent: a decoder that keeps all it got must not take the camera's last ones
 _GENERATION, _SEQ, _T_CAPTURE, _WIDTH, _HEIGHT, _FORMAT, _FULL_RANGE, _PLANES = range(8)
 
 
@@ -52,7 +52,8 @@ class RingWriter:
         self._open: int | None = None
         self._order = list(range(ring.slots))  # the slot committed longest ago first
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._loans = [Loan(self._base + ring.slot_at(i) + _HEADER_BYTES, ring.slot_bytes - _HEADER_BYTES) for i in range(ring.slots)]
+        room = ring.slot_bytes - _HEADER_BYTES
+        self._loans = [Loan(self._base + ring.slot_at(i) + _HEADER_BYTES, room, self._memory) for i in range(ring.slots)]
         # The views into a slot are made once per picture size: a cold processor is slow at everything but copying.
         self._geometry: list[tuple[tuple[int, int, int], list[int]] | None] = [None] * ring.slots
         self._planes: list[tuple[U8, ...]] = [()] * ring.slots
@@ -66,7 +67,7 @@ class RingWriter:
         """Put a picture into a slot, once however often it is asked for: copied, or where it is when it was made in a slot that was lent.
         None when every slot is pinned."""
         with self._taking:
-            if self._last is None or self._last[0] != (frame.seq, frame.t_capture_ns):
+            if self._last is None or self._last[0] != (frame.seq, frame.t_capture_ns) or not self._stands(self._last[1]):
                 if not self._is_here(frame):
                     planes = self.slot(frame.width, frame.height, frame.format)
                     if planes is None:
@@ -94,10 +95,9 @@ class RingWriter:
             self._order.append(free[0])
             return self._loans[free[0]]
 
-    @property
-    def busy(self) -> bool:
-        """Whether somebody holds a slot that was lent: then its memory must stay mapped."""
-        return any(loan.busy for loan in self._loans)
+    def _stands(self, ref: SlotRef) -> bool:
+        """Whether the slot has not been lent to somebody since."""
+        return bool(self._headers[ref.index][_GENERATION] == ref.generation)
 
     def _is_here(self, frame: Frame) -> bool:
         """Open the slot in which a picture was made, if it was in one. Not one that was shown before: its readers may still look."""
@@ -122,17 +122,18 @@ class RingWriter:
                 f"a picture of {width}x{height} for a frame ring of {self._ring.width}x{self._ring.height}",
                 hint="the camera changed its size: make a new ring and hand it on",
             )
-        if self._open is None:
-            free = self._free(1)
-            if not free:
-                return None
-            self._begin(free[0])
-            self._open = free[0]
-        layouts = plane_layouts(width, height, format)
-        offsets = [number for plane in layouts for number in (plane.offset, plane.stride)]
-        if self._describe(self._open, (width, height, FORMATS.index(format)), offsets) or not self._planes[self._open]:
-            self._planes[self._open] = _views(self._memory, self._ring.slot_at(self._open), layouts, offsets)
-        return self._planes[self._open]
+        with self._taking:
+            if self._open is None:
+                free = self._free(1)
+                if not free:
+                    return None
+                self._begin(free[0])
+                self._open = free[0]
+            layouts = plane_layouts(width, height, format)
+            offsets = [number for plane in layouts for number in (plane.offset, plane.stride)]
+            if self._describe(self._open, (width, height, FORMATS.index(format)), offsets) or not self._planes[self._open]:
+                self._planes[self._open] = _views(self._memory, self._ring.slot_at(self._open), layouts, offsets)
+            return self._planes[self._open]
 
     def _begin(self, index: int) -> None:
         """From now on nobody finds a picture there. (It may be odd already: lent, and never shown.)"""
@@ -158,9 +159,10 @@ class RingWriter:
         generation = header[_GENERATION] + 1
         self._fence()
         header[_GENERATION] = generation
-        self._open = None
-        self._order.remove(index)
-        self._order.append(index)
+        with self._taking:
+            self._open = None
+            self._order.remove(index)
+            self._order.append(index)
         return SlotRef(self._ring.id, index, generation)
 
     def unpin(self, ref: SlotRef) -> None:
@@ -173,7 +175,7 @@ class RingWriter:
 
     def _free(self, most: int) -> list[int]:
         """The first slots, `most` at the most, that are neither pinned nor held by whom they were lent to; committed longest ago first."""
-        free = (i for i in self._order if i not in self._pins and not self._loans[i].busy)
+        free = (i for i in self._order if i != self._open and i not in self._pins and not self._loans[i].busy)
         return list(islice(free, most))
 
 
