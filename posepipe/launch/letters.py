@@ -5,6 +5,7 @@ The pair has no name, so nothing is left of it; when one side is gone the other 
 
 from __future__ import annotations
 
+import array
 import os
 import socket
 from typing import Any
@@ -17,6 +18,7 @@ from posepipe.pipeline.packet import Sync, Tier
 
 _MOST_BYTES = 1 << 20
 _BUFFER = 4 << 20
+_BESIDE = socket.CMSG_LEN(4 * array.array("i").itemsize)  # room for four descriptors
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -233,6 +235,7 @@ class Line:
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
+        self._into = bytearray(_MOST_BYTES)  # read into again and again: a buffer made for each letter leaves holes in the heap
 
     @classmethod
     def pair(cls) -> tuple[Line, Line]:
@@ -257,14 +260,18 @@ class Line:
         return True
 
     def receive(self) -> tuple[Letter, list[int]] | None:
-        """The next letter and the descriptors that came with it; None at the end."""
+        """The next letter and the descriptors that came with it; None at the end. For one thread at a time."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.socket, _MOST_BYTES, 4)
+            size, beside, _, _ = self.socket.recvmsg_into([self._into], _BESIDE)
         except ConnectionResetError:
             return None
-        if not data:
+        if not size:
             return None
-        return _decoder.decode(data), fds
+        fds = array.array("i")
+        for level, kind, data in beside:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+        return _decoder.decode(memoryview(self._into)[:size]), list(fds)
 
     def close(self) -> None:
         self.socket.close()

@@ -30,6 +30,8 @@ _MAY_FOLLOW = 512  # bytes of AVFrame and of Python's context that are searched
 _CONTEXT_BYTES = 1200
 _OVERREAD = 128
 
+# Made once: a type of array that nobody holds is made anew whenever it is named, and each leaves its name in Python's table of names, which grows.
+_ThreePointers, _ThreeNumbers, _EightNumbers = c_void_p * 3, c_int * 3, c_int * 8
 _GetBuffer = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 _Free = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 _never = _Free(lambda opaque, data: None)  # a slot is never freed: one reference to it stays
@@ -106,7 +108,7 @@ def _place(ffmpeg: _FFmpeg, context: int, frame: int, lend: Lend) -> bool:
     if c_int.from_address(frame + _FORMAT).value not in (_YUV420P, _YUVJ420P):
         return False
     width, height = c_int(c_int.from_address(frame + _WIDTH).value), c_int(c_int.from_address(frame + _HEIGHT).value)
-    align = (c_int * 8)()
+    align = _EightNumbers()
     ffmpeg.codec.avcodec_align_dimensions2(context, ctypes.byref(width), ctypes.byref(height), align)
     row, rows = width.value, height.value + (height.value & 1)
     while row % align[0] or row // 2 % align[1]:  # as FFmpeg does it: decoders want all their pictures to have rows of one length
@@ -123,8 +125,8 @@ def _place(ffmpeg: _FFmpeg, context: int, frame: int, lend: Lend) -> bool:
     reference = loan.held.again()
     if not reference:
         return False
-    (c_void_p * 3).from_address(frame + _DATA)[:] = [loan.address + offset for offset in offsets]
-    (c_int * 3).from_address(frame + _LINESIZE)[:] = [row, row // 2, row // 2]
+    _ThreePointers.from_address(frame + _DATA)[:] = [loan.address + offset for offset in offsets]
+    _ThreeNumbers.from_address(frame + _LINESIZE)[:] = [row, row // 2, row // 2]
     c_void_p.from_address(frame + _EXTENDED).value = frame + _DATA
     c_void_p.from_address(frame + ffmpeg.buffer_at).value = reference
     return True

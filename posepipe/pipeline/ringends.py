@@ -101,7 +101,8 @@ class RingWriter:
 
     def _is_here(self, frame: Frame) -> bool:
         """Open the slot in which a picture was made, if it was in one. Not one that was shown before: its readers may still look."""
-        begins = [plane.__array_interface__["data"][0] - self._base for plane in frame.planes]
+        # Not `__array_interface__`: every time it leaves its keys in Python's table of names, which grows by that.
+        begins = [plane.ctypes.data - self._base for plane in frame.planes]
         index = (begins[0] - self._ring.slot_at(0)) // self._ring.slot_bytes
         if not 0 <= index < self._ring.slots or self._open is not None or not self._headers[index][_GENERATION] & 1:
             return False

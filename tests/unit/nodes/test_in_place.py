@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +215,25 @@ def test_an_ffmpeg_that_is_not_as_expected_copies(tmp_path: Path, monkeypatch: p
         assert shelf.asked == 0
     finally:
         _in_place._ffmpeg.cache_clear()
+
+
+def test_pictures_make_no_types_anew(tmp_path: Path) -> None:
+    """A type of array that nobody holds goes with the next collection and is made anew for the next picture, and each time it leaves a name in a
+    table of Python's that only grows."""
+    shelf = Shelf(24)
+    frames = Camera(encode(tmp_path / "h264.mp4"), lend=shelf.lend).frames(10)
+    next(frames)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in frames:
+            pass
+        made = [weakref.ref(one) for one in ctypes.Array.__subclasses__()]
+        gc.collect()
+    finally:
+        gc.enable()
+    assert shelf.given >= 10
+    assert all(one() is not None for one in made)
 
 
 def test_memory_that_is_not_there_is_read_as_nothing() -> None:
