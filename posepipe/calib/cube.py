@@ -15,7 +15,7 @@ from posepipe.pipeline.skeleton import COCO17
 from .project import undistort
 from .refine import refine
 from .rig import Rig
-from .sides import Bools, exchange_maps, mirror_of
+from .sides import Bools, exchange_maps, mirror_of, other_side
 from .triangulate import Triangulated
 from .unproject import Cube, unproject
 
@@ -67,15 +67,14 @@ def fine_step(
     [P,17,3], spread [P,17]: the network's answer in the P cubes, shares of their sides. inlier_px, sigma_px [P,C]: as of `triangulate`. weights
     [P,C,17]: as of `refine`, of the key points as they were detected.
     """
-    order = np.where(exchanged, _MIRROR, np.arange(len(_MIRROR)))
     side_m = np.array([cube.side_m for cube in cubes])
     return refine(
         rig,
-        undistort(rig, np.take_along_axis(uv_px, order[..., None], axis=2)),
-        np.take_along_axis(conf, order, axis=2),
+        undistort(rig, other_side(uv_px, exchanged, _MIRROR)),
+        other_side(conf, exchanged, _MIRROR),
         prior_m=np.stack([cube.world(xyz) for cube, xyz in zip(cubes, shares, strict=True)]),
         prior_sigma_m=_SHARED * spread.astype(np.float64) * side_m[:, None],
         inlier_px=inlier_px,
         sigma_px=sigma_px,
-        weights=None if weights is None else np.take_along_axis(weights, order, axis=2),
+        weights=None if weights is None else other_side(weights, exchanged, _MIRROR),
     )

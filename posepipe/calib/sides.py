@@ -8,7 +8,9 @@ that a view has the wrong way round (crossed legs, the arms of a turning person)
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ _BETTER = 1.05
 """Exchanging must improve the agreement by this factor; below it the views stay as they are."""
 
 Bools = NDArray[np.bool_]
+Seen = TypeVar("Seen", F32, F64)
 
 
 def mirror_of(skeleton: Skeleton) -> I64:
@@ -56,8 +59,10 @@ class Facing:
         up, to_left = shoulders - hips, (left - right).sum(axis=0)
         ahead = xyz_m[self.front] - xyz_m[self.back]
         forward = ahead[np.isfinite(ahead).all(axis=1)].sum(axis=0)
-        size = np.linalg.norm(up) * np.linalg.norm(forward) * np.linalg.norm(to_left)
-        return float(np.cross(up, forward) @ to_left / size) if size > 0 else 0.0
+        (ux, uy, uz), (fx, fy, fz), (lx, ly, lz) = up.tolist(), forward.tolist(), to_left.tolist()
+        size = math.hypot(ux, uy, uz) * math.hypot(fx, fy, fz) * math.hypot(lx, ly, lz)
+        left_of_forward = (uy * fz - uz * fy) * lx + (uz * fx - ux * fz) * ly + (ux * fy - uy * fx) * lz
+        return left_of_forward / size if size > 0 else 0.0
 
 
 def facing_of(skeleton: Skeleton) -> Facing:
@@ -98,8 +103,8 @@ def triangulate_sides(
     outvoted = np.count_nonzero(lost, axis=2) / np.maximum(np.count_nonzero(apart, axis=2), _FEWEST)
     for p in np.flatnonzero((outvoted >= _SUSPECT).any(axis=1)).tolist():
         variants = _variants(outvoted[p])
-        order = np.where(variants[:, :, None], mirror, np.arange(joints))
-        one_rays, one_conf = _reorder(rays[p][None], order), np.take_along_axis(conf[p][None], order, axis=2)
+        turned = np.broadcast_to(variants[:, :, None], (*variants.shape, joints))
+        one_rays, one_conf = other_side(rays[p][None], turned, mirror), other_side(conf[p][None], turned, mirror)
         several = {"inlier_px": np.repeat(limits[p : p + 1], len(variants), 0), "sigma_px": np.repeat(noise[p : p + 1], len(variants), 0)}
         tried = triangulate(rig, one_rays, one_conf, min_views=min_views, **several)
         best = _best(tried, one_conf, several["inlier_px"], variants)
@@ -110,8 +115,7 @@ def triangulate_sides(
             at = mirror if others else np.arange(joints)
             points.xyz_m[p], points.conf[p], points.sigma_m[p] = tried.xyz_m[best, at], tried.conf[best, at], tried.sigma_m[best, at]
             points.residual_px[p], points.used[p] = tried.residual_px[best][:, at], tried.used[best][:, at]
-    order = np.where(exchanged, mirror, np.arange(joints))
-    single = _swapped_pairs(rig, _reorder(rays, order), np.take_along_axis(conf, order, axis=2), points, mirror, limits)
+    single = _swapped_pairs(rig, other_side(rays, exchanged, mirror), other_side(conf, exchanged, mirror), points, mirror, limits)
     if single.any():
         exchanged ^= single
         points = exchanged_points(rig, rays, conf, exchanged, mirror=mirror, inlier_px=limits, sigma_px=noise, min_views=min_views)
@@ -122,10 +126,14 @@ def exchanged_points(
     rig: Rig, rays: F64, conf: F64, exchanged: Bools, *, mirror: I64, inlier_px: F64, sigma_px: F64, min_views: int = 2
 ) -> Triangulated:
     """`triangulate` with left and right of these joints [K,C,J] exchanged in a view: K ways to see what is given, of one person or of K."""
-    order = np.where(exchanged, mirror, np.arange(exchanged.shape[2]))
-    rays, conf = (np.broadcast_to(a, (len(exchanged), *a.shape[1:])) for a in (rays, conf))
-    again = np.take_along_axis(conf, order, axis=2)
-    return triangulate(rig, _reorder(rays, order), again, inlier_px=inlier_px, sigma_px=sigma_px, min_views=min_views)
+    rays, conf = other_side(rays, exchanged, mirror), other_side(conf, exchanged, mirror)
+    return triangulate(rig, rays, conf, inlier_px=inlier_px, sigma_px=sigma_px, min_views=min_views)
+
+
+def other_side(seen: Seen, exchanged: Bools, mirror: I64) -> Seen:
+    """What views show of joints [P,C,J,...], with that of exchanged joints [P or K,C,J] from the other side."""
+    which = exchanged.reshape(*exchanged.shape, *(1,) * (seen.ndim - 3))
+    return np.where(which, np.take(seen, mirror, axis=2), seen)
 
 
 def exchange_maps(maps: F32, exchanged: Bools, mirror: I64) -> F32:
@@ -139,14 +147,10 @@ def exchange_maps(maps: F32, exchanged: Bools, mirror: I64) -> F32:
     return out
 
 
-def _reorder(rays: F64, order: I64) -> F64:
-    return np.take_along_axis(rays, np.broadcast_to(order[..., None], (*order.shape, 2)), axis=2)
-
-
 def _apart_px(rig: Rig, rays: F64, mirror: I64) -> F64:
     """How far a joint and the one on the other side are from each other in a view [P,C,J]; 0 where one of them is not seen."""
-    apart: F64 = np.nan_to_num(np.linalg.norm((rays - rays[:, :, mirror]) * rig.focal_px[:, None], axis=-1))
-    return apart
+    apart: F64 = np.linalg.norm((rays - rays[:, :, mirror]) * rig.focal_px[:, None], axis=-1)
+    return np.where(np.isfinite(apart), apart, 0)
 
 
 def _swapped_pairs(rig: Rig, rays: F64, conf: F64, points: Triangulated, mirror: I64, limits: F64) -> Bools:
@@ -173,7 +177,7 @@ def _variants(outvoted: F64) -> Bools:
 
 def _best(tried: Triangulated, conf: F64, limit: F64, variants: Bools) -> int:
     """The variant whose views agree most; 0 (none exchanged) unless another is clearly better."""
-    near = np.where(tried.used, 2 - (np.nan_to_num(tried.residual_px) / limit[:, :, None]) ** 2, 0)
+    near = np.where(tried.used, 2 - (tried.residual_px / limit[:, :, None]) ** 2, 0)
     score = (np.sqrt(conf) * near).sum(axis=(1, 2))
     if score[0] * _BETTER >= score.max():
         return 0

@@ -47,9 +47,9 @@ class Cube:
     @property
     def world_from_share(self) -> F64:
         """[3,4]: from shares of the side (-0.5..0.5, cube axes) to the world."""
-        cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
-        axes = self.side_m * np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        return np.column_stack([axes, np.asarray(self.centre_m, np.float64)])
+        (x, y, z), side = self.centre_m.tolist(), self.side_m
+        cos, sin = side * float(np.cos(self.yaw_rad)), side * float(np.sin(self.yaw_rad))
+        return np.array([[cos, -sin, 0.0, x], [sin, cos, 0.0, y], [0.0, 0.0, side, z]], np.float64)
 
     def world(self, shares: F64 | F32) -> F64:
         """World points [...,3] of shares of the side."""
@@ -135,7 +135,8 @@ def shares(there: NDArray[np.bool_], joints: int, how: How, conf: F32 | F64 | No
     if how == "conf":
         if conf is None or np.shape(conf) != share.shape:
             raise ValueError(f"how='conf' needs conf [{len(there)},{joints}]")
-        share = np.nan_to_num(np.asarray(conf, np.float64), nan=0.0)
+        share = np.asarray(conf, np.float64)
+        share = np.where(np.isnan(share), 0, share)
     share[~there] = 0
     if how == "conf" and mean:
         total = share.sum(axis=0)

@@ -12,7 +12,7 @@ from posepipe.pipeline.packet import F32, F64, I64
 
 from .kernel import kernel
 from .rig import Rig
-from .sides import Bools, Facing, triangulate_sides
+from .sides import Bools, Facing, other_side, triangulate_sides
 from .triangulate import Triangulated, triangulate
 
 AGREEMENTS = 19
@@ -55,8 +55,7 @@ def first_look(
         rig, rays, conf, mirror=mirror, facing=facing, inlier_px=inlier * side_px, sigma_px=sigma * side_px
     )
     order = np.where(exchanged, mirror, np.arange(len(mirror)))
-    rays = np.take_along_axis(rays, np.broadcast_to(order[..., None], rays.shape), axis=2)
-    conf = np.take_along_axis(np.nan_to_num(np.asarray(conf, np.float64)), order, axis=2)
+    rays, conf = other_side(rays, exchanged, mirror), other_side(np.nan_to_num(np.asarray(conf, np.float64)), exchanged, mirror)
     conf[~np.isfinite(rays).all(axis=3)] = 0
     agreement = np.zeros((*conf.shape, AGREEMENTS), np.float32)
     centres = np.array([c.centre_m for c in rig.cameras])

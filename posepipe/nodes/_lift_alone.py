@@ -48,18 +48,20 @@ class Alone:
     def fill(self, v: ViewPoses, conf: F32, points: Triangulated, rows: I64, t_ns: int) -> tuple[Triangulated, I64, NDArray[np.bool_]]:
         """The points with those of the people in no row put in, the rows of all who are there, and which people [P] were lifted."""
         lifted = np.zeros(len(v.ids), np.bool_)
-        missing = np.setdiff1d(np.arange(len(v.ids)), rows)
+        there = np.zeros(len(v.ids), np.bool_)
+        there[rows] = True
+        missing = np.flatnonzero(~there)
         if len(missing):
             found = self._single.lift(v, conf, missing, limbs=self._limbs, known_m=self._known_m(v, missing))
             lifted[np.flatnonzero((found.conf > 0).any(axis=1))] = True
             points = _merged(points, found, lifted)
-        there = np.union1d(rows, np.flatnonzero(lifted))
+        rows = np.flatnonzero(there | lifted)
         points = replace(points, xyz_m=points.xyz_m.copy())
-        for row in there:
+        for row in rows:
             if v.ids[row] >= 0:
                 self._follow(int(v.ids[row]), points, int(row), bool(lifted[row]), t_ns)
         self._people = {who: p for who, p in self._people.items() if t_ns - p.t_ns < 20 * _FORGET_NS}
-        return points, there, lifted
+        return points, rows, lifted
 
     def close(self) -> None:
         """Close the network."""

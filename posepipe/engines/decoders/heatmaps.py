@@ -95,26 +95,24 @@ def maps_decoder(options: Options, card: Asset) -> tuple[Decoder, MapLayout]:
 def probabilities(maps: F32, *, channels: NDArray[np.int64], logits: bool) -> F32:
     """Some channels of maps [N,K,h,w] as probabilities 0..1, channel last [N,h,w,len(channels)]."""
     picked = np.empty((len(maps), *maps.shape[2:], len(channels)), np.float32)
-    _pick(maps, channels, picked)
-    if logits:  # numpy's exponential runs on whole vectors, numba's does not
-        np.negative(picked, out=picked)
-        np.minimum(picked, np.float32(80), out=picked)
-        np.exp(picked, out=picked)
-        picked += np.float32(1)
-        np.reciprocal(picked, out=picked)
-    else:
-        np.clip(picked, 0, 1, out=picked)
-    return picked
+    if not logits:
+        _pick(maps, channels, np.float32(1), np.float32(1), picked)
+        return np.clip(picked, 0, 1, out=picked)
+    _pick(maps, channels, np.float32(-1), np.float32(80), picked)
+    np.exp(picked, out=picked)  # numpy's exponential runs on whole vectors, numba's does not
+    picked += np.float32(1)
+    return np.reciprocal(picked, out=picked)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _pick(maps: Any, channels: Any, out: Any) -> None:
+def _pick(maps: Any, channels: Any, factor: Any, most: Any, out: Any) -> None:
     for n in range(out.shape[0]):
         for r in range(out.shape[1]):
             for j in range(out.shape[3]):
                 row = maps[n, channels[j], r]
                 for c in range(out.shape[2]):
-                    out[n, r, c, j] = row[c]
+                    value = factor * row[c]
+                    out[n, r, c, j] = most if value > most else value
 
 
 def answers(options: Options, card: Asset) -> dict[str, NDArray[Any]]:
