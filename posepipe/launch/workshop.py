@@ -134,6 +134,9 @@ class Workshop:
 
     def _work(self, part: Part) -> PosepipeError | None:
         part.open()
+        # Before it is said: looking through what compilers leave behind takes some tenths of a second, in which cameras would not be listened to.
+        gc.collect()
+        gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
         infos = {
             slot.plan.key or slot.plan.base: dataclasses.asdict(slot.node.info)
             for slot in part.slots.values()
@@ -147,8 +150,6 @@ class Workshop:
         for slot in part.slots.values():
             if hasattr(slot.node, "begin_rounds_together"):
                 slot.node.begin_rounds_together(self._start.round_s)
-        gc.collect()
-        gc.freeze()  # what was loaded so far stays: the collector need not walk it between two frames
         self._shared.after = self._now_and_then
         if len(part.feeds) == len(part.slots):
             # An instant under way goes before the next pictures. Otherwise one late instant slows the decoding of the next, which is then
