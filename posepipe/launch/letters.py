@@ -6,6 +6,7 @@ The pair has no name, so nothing is left of it; when one side is gone the other 
 from __future__ import annotations
 
 import array
+import mmap
 import os
 import socket
 from typing import Any
@@ -18,7 +19,6 @@ from posepipe.pipeline.packet import Sync, Tier
 
 _MOST_BYTES = 1 << 20
 _BUFFER = 4 << 20
-_BESIDE = socket.CMSG_LEN(4 * array.array("i").itemsize)  # room for four descriptors
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -235,7 +235,8 @@ class Line:
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
-        self._into = bytearray(_MOST_BYTES)  # read into again and again: a buffer made for each letter leaves holes in the heap
+        # Read into again and again: a buffer made for each letter leaves holes in the heap. Its pages are taken when a letter is as long as that.
+        self._into = mmap.mmap(-1, _MOST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     @classmethod
     def pair(cls) -> tuple[Line, Line]:
@@ -262,7 +263,7 @@ class Line:
     def receive(self) -> tuple[Letter, list[int]] | None:
         """The next letter and the descriptors that came with it; None at the end. For one thread at a time."""
         try:
-            size, beside, _, _ = self.socket.recvmsg_into([self._into], _BESIDE)
+            size, beside, _, _ = self.socket.recvmsg_into([self._into], socket.CMSG_LEN(4 * array.array("i").itemsize))
         except ConnectionResetError:
             return None
         if not size:
