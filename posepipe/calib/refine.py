@@ -104,8 +104,6 @@ def refine(
     no view shows stays where it is expected, with that standard deviation and a confidence of at most 0.3.
     """
     seen = np.array(conf, np.float64, order="C")
-    exact = np.array(seen if weights is None else weights, np.float64, order="C")
-    exact[np.isnan(exact)] = 0
     people, cameras, joints = seen.shape
     out = Triangulated(
         np.empty((people, joints, 3)),
@@ -116,7 +114,7 @@ def refine(
     )
     _refine(
         rig.camera_from_world, rig.focal_px, np.array(rays, np.float64, order="C"), seen,
-        exact,
+        np.nan_to_num(np.array(seen if weights is None else weights, np.float64, order="C")),
         np.array(np.broadcast_to(sigma_px, (people, cameras)), np.float64, order="C"),
         np.array(np.broadcast_to(inlier_px, (people, cameras)), np.float64, order="C"),
         np.array(prior_m, np.float64, order="C"), np.array(prior_sigma_m, np.float64, order="C"),

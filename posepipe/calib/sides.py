@@ -149,8 +149,8 @@ def exchange_maps(maps: F32, exchanged: Bools, mirror: I64) -> F32:
 
 def _apart_px(rig: Rig, rays: F64, mirror: I64) -> F64:
     """How far a joint and the one on the other side are from each other in a view [P,C,J]; 0 where one of them is not seen."""
-    apart: F64 = np.linalg.norm((rays - rays[:, :, mirror]) * rig.focal_px[:, None], axis=-1)
-    return np.where(np.isfinite(apart), apart, 0)
+    apart: F64 = np.nan_to_num(np.linalg.norm((rays - rays[:, :, mirror]) * rig.focal_px[:, None], axis=-1))
+    return apart
 
 
 def _swapped_pairs(rig: Rig, rays: F64, conf: F64, points: Triangulated, mirror: I64, limits: F64) -> Bools:

@@ -135,8 +135,7 @@ def shares(there: NDArray[np.bool_], joints: int, how: How, conf: F32 | F64 | No
     if how == "conf":
         if conf is None or np.shape(conf) != share.shape:
             raise ValueError(f"how='conf' needs conf [{len(there)},{joints}]")
-        share = np.asarray(conf, np.float64)
-        share = np.where(np.isnan(share), 0, share)
+        share = np.nan_to_num(np.asarray(conf, np.float64), nan=0.0)
     share[~there] = 0
     if how == "conf" and mean:
         total = share.sum(axis=0)

@@ -30,7 +30,7 @@ _MAY_FOLLOW = 512  # bytes of AVFrame and of Python's context that are searched
 _CONTEXT_BYTES = 1200
 _OVERREAD = 128
 
-# Made once: a type of array that nobody holds is made anew whenever it is named, and each leaves its name in Python's table of names, which grows.
+# Made once: a type of array that nobody holds goes with the next collection, and is made anew for the next picture.
 _ThreePointers, _ThreeNumbers, _EightNumbers = c_void_p * 3, c_int * 3, c_int * 8
 _GetBuffer = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 _Free = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)

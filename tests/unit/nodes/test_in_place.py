@@ -218,8 +218,7 @@ def test_an_ffmpeg_that_is_not_as_expected_copies(tmp_path: Path, monkeypatch: p
 
 
 def test_pictures_make_no_types_anew(tmp_path: Path) -> None:
-    """A type of array that nobody holds goes with the next collection and is made anew for the next picture, and each time it leaves a name in a
-    table of Python's that only grows."""
+    """A type of array that nobody holds goes with the next collection, and is made anew for the next picture."""
     shelf = Shelf(24)
     frames = Camera(encode(tmp_path / "h264.mp4"), lend=shelf.lend).frames(10)
     next(frames)
