@@ -2,7 +2,7 @@
 
 CURVE (CurveZMQ, ZeroMQ RFC 26) proves that a peer has the private half of the public key that it shows; this is the other half of
 the decision, a ZAP handler (ZeroMQ RFC 27): is that key one of ours? Whoever comes without a key, or does not know ours, is
-already refused by the handshake; the socket's monitor tells of that.
+already refused by the handshake; the socket's monitor tells of that. A handshake that nobody finishes is neither: it is ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _HANDSHAKE_WITHIN_MS = 500
 """Who is asked to come again is not told so: the connection has to be ended first."""
 _INTRODUCED_WITHIN_S = 1.5
 """A peer may knock before the supervisor has named it here: it is asked to come again, and is a stranger only after so long."""
-_EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+"""Not `EVENT_HANDSHAKE_FAILED_NO_DETAIL`: so end handshakes that took too long or were hung up on, one of our own on a host that stood still
+among them. Whoever it was showed no wrong key, got nothing, and is judged when he comes again."""
 
 
 class Doorkeeper:

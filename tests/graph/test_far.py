@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from posepipe.pipeline.far import Far, Peer
 from posepipe.pipeline.inbox import DATA, Inbox, Post
 
 SECRET = b"8 bytes."
+CURVE_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+"""ZMTP 3.0 (ZeroMQ RFC 23): signature, version, mechanism, as-server, filler: 64 bytes."""
 LINE = """
     capture: {{use: mem.camera, each: {{north: {{host: a}}, south: {{host: b}}}}, frames: {frames}, period_s: 0.002}}
     instants: {{use: mem.instants, from: capture, wire: {wire}, queue: {{size: 64, full: {full}}}}}
@@ -177,6 +180,19 @@ def test_who_does_not_know_our_key_gets_nothing(host: Host, stranger: Any) -> No
 def test_who_has_no_key_gets_nothing(host: Host, stranger: Any) -> None:
     """Who it was can only be told when the connection lasted long enough to be looked at."""
     assert "was refused: it has no key, or not the right one" in refused(host, stranger)
+
+
+def test_who_stalls_in_the_handshake_is_not_accused(host: Host) -> None:
+    """A host that stood still for longer than a handshake may last is cut off and comes again; it had the right key all the time."""
+    door = host.here.address.removeprefix("tcp://").rsplit(":", 1)
+    with socket.create_connection((door[0], int(door[1]))) as slow:
+        slow.sendall(CURVE_GREETING)
+        slow.settimeout(10)
+        assert len(slow.recv(len(CURVE_GREETING), socket.MSG_WAITALL)) == len(CURVE_GREETING), "the door greets first"
+        assert slow.recv(1) == b"", "the handshake was ended"
+    host.hears(0.5)
+    assert host.said == []
+    assert host.far.doorkeeper.refused == 0
 
 
 def test_the_key_of_an_earlier_life_opens_no_door(host: Host, stranger: Any) -> None:
