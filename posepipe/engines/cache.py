@@ -107,6 +107,8 @@ def build(key: BuildKey, make: Callable[[], bytes], *, source: Path | None = Non
             if not again and (found := find(key)) is not None:
                 _tell(Built(key, "kept", time.perf_counter() - start))
                 return found, False
+            if not again and (folder() / key.name).exists():
+                _LOG.warning("%s: a compiled network is damaged, so it is compiled anew", folder() / key.name)
             made = make()
             facts = {"source": str(source.absolute()) if source else "", "size": len(made), "sha256": hashlib.sha256(made).hexdigest()}
             try:
@@ -140,6 +142,14 @@ def kept() -> list[Kept]:
             key, source = _head_of(path)
             found.append(Kept(path, key, source, stat.st_size, max(0.0, now - stat.st_mtime)))
     return sorted(found, key=lambda k: k.used_s)
+
+
+def whole(one: Kept) -> bool:
+    """Whether every byte of a build is as it was made; it is read for that. True for one that is gone meanwhile."""
+    try:
+        return one.key is not None and _unwrap(one.path.read_bytes(), one.key) is not None
+    except OSError:
+        return True
 
 
 class NoLock(OSError):

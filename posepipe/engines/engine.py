@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Protocol, Self, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -217,7 +217,7 @@ def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None
     engine = runtimes.open_with(name, path, options, reason)
     if contract is not None:
         try:
-            _must_agree(engine, contract, where)
+            must_agree(engine, contract, where)
         except EngineError:
             engine.close()
             raise
@@ -235,13 +235,23 @@ def _must_be_options(options: EngineOptions) -> None:
             raise EngineError(f"{field.name} is {value!r}: {e}", where="engine options", hint=hint) from None
 
 
-def _must_agree(engine: Engine, contract: Contract, where: str) -> None:
-    for kind, have, want in (("input", engine.inputs, contract.inputs), ("output", engine.outputs, contract.outputs)):
+class HasEnds(Protocol):
+    """What has the named arrays of a network: an opened engine, or what is known of one that opens on another machine."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+
+def must_agree(found: HasEnds, contract: Contract, where: str) -> None:
+    """Raises EngineError, which states wanted and found, where a network takes or gives something else than its card says."""
+    for kind, have, want in (("input", found.inputs, contract.inputs), ("output", found.outputs, contract.outputs)):
         by_name = {s.name: s for s in have}
         for spec in want:
             if spec.name not in by_name:
                 raise EngineError(f"the network has no {kind} {spec.name!r}", where=where, hint=did_you_mean(spec.name, by_name))
-            if (found := by_name[spec.name]).dtype != spec.dtype or not fits(found.shape, spec.shape):
+            if (has := by_name[spec.name]).dtype != spec.dtype or not fits(has.shape, spec.shape):
                 raise EngineError(
-                    f"the {kind} should be {spec}, the network has {found}", where=where, hint="this is not the network of that card"
+                    f"the {kind} should be {spec}, the network has {has}", where=where, hint="this is not the network of that card"
                 )

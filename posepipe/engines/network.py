@@ -127,7 +127,9 @@ class Network:
         self._pixels = Pixels(p.colour == "bgr", p.layout == "nchw", *(() if transcribed else (p.mean, p.std)))
         self._one_by_one = self.engine.inputs[0].shape[0] == 1
         self.size = p.size
-        self._batch = np.zeros((max(batch, 1), *p.shape), p.dtype)
+        # Noise, since black pictures are none that a camera gives: a network that divides by the brightest pixel would give NaN.
+        noise = np.random.default_rng(0).integers(0, 256, (max(batch, 1), *p.shape)).astype(p.dtype)
+        self._batch = noise if noise.dtype.kind in "iu" or transcribed else noise / noise.dtype.type(255)
         try:
             warm_up(p.dtype)
             for n in range(1, len(self._batch) + 1):

@@ -47,8 +47,8 @@ class OnnxruntimeEngine(Engine):
         if options.precision == "bf16":
             raise EngineError("ONNX Runtime has no bf16 on a CPU", where=str(path), hint="write `precision: auto`, or `runtime: openvino`")
         self._whole = self._session(options.threads)
-        self.inputs = tuple(_spec(t) for t in self._whole.get_inputs())
-        self.outputs = tuple(_spec(t) for t in self._whole.get_outputs())
+        self.inputs = tuple(_spec(t, path) for t in self._whole.get_inputs())
+        self.outputs = tuple(_spec(t, path) for t in self._whole.get_outputs())
         done: Precision = "fp32" if options.precision == "auto" else options.precision
         self.runtime, self.precision, self.device, self.reason = "onnxruntime", done, "CPU", reason
         self._names = [s.name for s in self.outputs]
@@ -130,7 +130,8 @@ def _gist(e: Exception) -> str:
     )
 
 
-def _spec(tensor: Any) -> TensorSpec:
+def _spec(tensor: Any, path: Path) -> TensorSpec:
     if tensor.type not in _DTYPES:
-        raise EngineError(f"{tensor.name!r} is a {tensor.type}, posepipe hands over {', '.join(_DTYPES)}")
+        what = f"{tensor.name!r} is a {tensor.type}, posepipe hands over {', '.join(_DTYPES)} with ONNX Runtime"
+        raise EngineError(what, where=str(path), hint="export it with float32 inputs and outputs, or name another runtime")
     return TensorSpec(tensor.name, tuple(n if isinstance(n, int) else -1 for n in tensor.shape), np.dtype(_DTYPES[tensor.type]))

@@ -30,6 +30,7 @@ from .engine import Arrays, Engine, EngineOptions, Precision
 from .footage import pictures
 from .models.openpose import networks
 from .network import PersonDetector, onnx_of
+from .protobuf import must_be_onnx
 from .regions import Regions
 from .rounding import rounded
 from .runtimes import choose, opener, runtimes
@@ -113,6 +114,7 @@ class Subject:
         if self.gives == "volume":
             volume_card(name)
         self._path = self.card.path(self.card.files[0].name) if self._crowd is not None else onnx_of(self.card)
+        must_be_onnx(self._path)
         ((self.input, tensor),) = self.card.inputs.items()
         self.shape = tensor.shape[1:]
         self._decode = open_decoder(self.card)

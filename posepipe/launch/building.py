@@ -6,7 +6,7 @@ import contextlib
 import functools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -16,8 +16,11 @@ from rich.table import Table
 
 from posepipe.calib.rig import Rig
 from posepipe.engines import cache
-from posepipe.engines.assets import catalogue, find, home
-from posepipe.engines.engine import EngineOptions, RuntimeName, for_small, open_engine
+from posepipe.engines.assets import Asset, catalogue, find, home
+from posepipe.engines.decoders import family
+from posepipe.engines.engine import Contract, Engine, EngineOptions, RuntimeName, for_small, must_agree, open_engine
+from posepipe.engines.network import Network
+from posepipe.engines.protobuf import must_be_onnx
 from posepipe.engines.runtimes import runtimes
 from posepipe.engines.timings import random_inputs
 from posepipe.pipeline.errors import EngineError, PullError
@@ -77,24 +80,53 @@ def architectures(text: str) -> list[str]:
 def _here(name: str, path: Path, options: EngineOptions, *, batch: int) -> bool:
     """Open the network as its node would, run it for every batch size so that all its variants are compiled, and say what happened."""
     start = time.perf_counter()
-    with cache.watched() as seen, open_engine(path, for_small(options) if _is_small(name) else options) as engine:
-        for n in range(1, batch + 1):
-            if (inputs := random_inputs(engine.inputs, n)) is not None:
-                engine(inputs)
+    with cache.watched() as seen, _opened(name, path, options, batch=batch) as engine:
+        pass
     mine = [b for b in seen if b.key.runtime == engine.runtime]
     how = next((h for h in ("not kept", "built", "kept") if any(b.how == h for b in mine)), "nothing to compile")
     print(f"{name}: {engine.runtime} {engine.precision} ({engine.device}), {time.perf_counter() - start:.2f} s, {how} ({engine.reason})")
     return how != "not kept"
 
 
+@contextlib.contextmanager
+def _opened(name: str, path: Path, options: EngineOptions, *, batch: int) -> Iterator[Engine]:
+    """Its engine, run for every size of batch up to `batch`. A network of pictures is held against its card and its decoder as at a start."""
+    card = _card(name)
+    if card is not None and card.decoder and family(card).gives in ("joints", "people"):
+        network = Network(card, options, batch=batch)
+        try:
+            yield network.engine
+        finally:
+            network.close()
+        return
+    with open_engine(path, for_small(options) if _is_small(name) else options, contract=_contract(name)) as engine:
+        for n in range(1, batch + 1):
+            if (inputs := random_inputs(engine.inputs, n)) is not None:
+                engine(inputs)
+        yield engine
+
+
+def _card(name: str) -> Asset | None:
+    """The card of a network that has one of its own; an imported one is held against its checkpoint."""
+    return find(name) if name in catalogue() or name.endswith(".toml") else None
+
+
 def _is_small(name: str) -> bool:
     """Whether a node opens it with `open_small`: a network of pictures or volumes has a decoder, one of numbers has none."""
-    return (name in catalogue() or name.endswith(".toml")) and not find(name).decoder
+    return (card := _card(name)) is not None and not card.decoder
+
+
+def _contract(name: str) -> Contract | None:
+    """What its card says that it takes and gives; None where its node knows better (parts of any size of picture, volumes), or none does."""
+    card = _card(name)
+    if card is None or not card.inputs or (card.decoder and family(card).gives not in ("joints", "people")):
+        return None
+    return Contract.of(card.inputs, card.outputs)
 
 
 def _ahead(wanted: Mapping[str, Path], options: EngineOptions, targets: list[str]) -> int:
     """Build for GPUs that need not be here. Not run on a device for this release; that the builds are made is."""
-    from posepipe.engines.tensorrt_build import MODULES, build_plan, module_for
+    from posepipe.engines.tensorrt_build import MODULES, build_plan, describe, module_for
 
     if options.runtime not in ("auto", *MODULES):
         hint = "write `runtime: tensorrt_rtx`, or leave --for out"
@@ -109,6 +141,9 @@ def _ahead(wanted: Mapping[str, Path], options: EngineOptions, targets: list[str
         if _is_small(name):
             print(f"{name}: runs on the processor by rule, so there is nothing to build for a GPU")
             continue
+        must_be_onnx(path)
+        if (contract := _contract(name)) is not None:
+            must_agree(describe(path, options=options), contract, str(path))
         for target in targets:
             start = time.perf_counter()
             with cache.watched() as seen:
@@ -179,7 +214,7 @@ def gc(*, days: float | None = None, everything: bool = False) -> int:
 
 def useless(one: cache.Kept, installed: Mapping[str, str], *, days: float | None = None) -> str:
     """Why no start here will open this build again; empty when one may. installed: version of every runtime that is here."""
-    if one.key is None:
+    if one.key is None or not cache.whole(one):
         return "damaged"
     if one.source:
         if not Path(one.source).is_file():
@@ -234,7 +269,9 @@ def network_name(one: cache.Kept) -> str:
     for name, card in catalogue().items():
         if source.parent == card.folder or any(f.sha256 and source.name.startswith(f.sha256[:16]) for f in card.files):
             return name
-    return source.name or (one.key.model_sha256[:12] if one.key else "")
+    if source.name:  # of a user's own: several folders may hold a net.onnx
+        return f"{source.parent.name}/{source.name}"
+    return one.key.model_sha256[:12] if one.key else ""
 
 
 def _origin(source: Path) -> Path:

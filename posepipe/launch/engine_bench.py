@@ -18,6 +18,7 @@ from posepipe import __version__
 from posepipe.engines.assets import catalogue, find
 from posepipe.engines.engine import Precision
 from posepipe.engines.network import onnx_of
+from posepipe.engines.protobuf import must_be_onnx
 from posepipe.engines.runtimes import runtimes
 from posepipe.pipeline.errors import EngineError, did_you_mean
 
@@ -87,12 +88,15 @@ def _network(name: str) -> tuple[Path, dict[str, tuple[int, ...]]]:
     if name.endswith(".onnx"):
         if not Path(name).is_file():
             raise EngineError("there is no such network file", where=name, hint="give a card's name (`posepipe pull` lists them) or a file")
+        must_be_onnx(Path(name))
         return Path(name), {}
     networks = [n for n, one in catalogue().items() if one.kind == "model"]
     if name not in networks and not name.endswith(".toml"):
         raise EngineError(f"there is no network {name!r}", hint=did_you_mean(name, networks))
     card = find(name)
-    return onnx_of(card), {n: tuple(t.shape) for n, t in card.inputs.items()}
+    path = onnx_of(card)
+    must_be_onnx(path)
+    return path, {n: tuple(t.shape) for n, t in card.inputs.items()}
 
 
 def _refuse_unknown(kind: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -69,13 +69,17 @@ def damage(content: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "longer", "flipped", "head only", "no json", "list", "other text", "no key"])
-def test_a_damaged_build_is_made_again_and_replaced(how: str) -> None:
+def test_a_damaged_build_is_made_again_and_replaced(how: str, caplog: Any) -> None:
     build(KEY, lambda: b"engine")
     path = room.folder() / KEY.name
     path.write_bytes(damage(path.read_bytes(), how))
     assert find(KEY) is None
+    assert [room.whole(one) for one in room.kept()] == [False]
     assert build(KEY, lambda: b"engine") == (b"engine", True)
+    assert caplog.messages == [f"{path}: a compiled network is damaged, so it is compiled anew"]
     assert build(KEY, never) == (b"engine", False)
+    assert [room.whole(one) for one in room.kept()] == [True]
+    assert len(caplog.messages) == 1
 
 
 def test_what_does_not_serve_is_made_again_when_told_so() -> None:

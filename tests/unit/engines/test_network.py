@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from engine_kit import read_frames
 from hypothesis import given, settings
@@ -151,6 +152,25 @@ def test_the_contract_of_rtmpose_is_met_by_its_signature(tmp_path: Path) -> None
         found = network([spot(320, 240)], image_from_crop(one(320, 240, 400), size=network.size))
         assert np.abs(found.uv_px - (95.5, 127.5)).max() < 1
         network.close()
+
+
+def test_a_network_that_divides_by_its_brightest_pixel_starts(tmp_path: Path) -> None:
+    """No camera gives a picture that is black all over, and it is not tried with one."""
+    simcc_net(tmp_path / "plain.onnx")
+    model = onnx.load(tmp_path / "plain.onnx")
+    scaled = [
+        onnx.helper.make_node("ReduceMax", ["input"], ["brightest"], axes=[1, 2, 3]),
+        onnx.helper.make_node("Div", ["input", "brightest"], ["scaled"]),
+    ]
+    for node in model.graph.node:
+        node.input[:] = ["scaled" if name == "input" else name for name in node.input]
+    for node in reversed(scaled):
+        model.graph.node.insert(0, node)
+    onnx.save(model, tmp_path / "net.onnx")
+    top = TopDown(own_card(tmp_path), CPU, batch=2)
+    uv, _ = top.infer([spot(300, 200)], one(310, 240, 400))
+    assert np.abs(uv - (300, 200)).max() < 2
+    top.close()
 
 
 @pytest.mark.parametrize(("name", "side"), [("rtmdet.nano", 320), ("rtmdet.m", 640)])

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from network_kit import own_card
 from onnx import TensorProto, helper, numpy_helper
 
 from posepipe.engines import cache as room
@@ -197,6 +198,13 @@ def test_what_cannot_be_verified_is_refused(name: str) -> None:
         Subject(name)
     assert "->" in str(e.value)
     assert "blazepose.full" in verifiable()
+
+
+def test_what_is_no_network_is_refused_before_a_runtime_reads_it(tmp_path: Path) -> None:
+    card = own_card(tmp_path)
+    (tmp_path / "net.onnx").write_text("weights")
+    with pytest.raises(EngineError, match=r"net\.onnx: not a whole ONNX network: "):
+        Subject(card)
 
 
 # verdicts -------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from posepipe.engines.tflite_onnx import VERSION
 from posepipe.launch import building, cli
 from posepipe.launch.building import architectures, useless
 from posepipe.pipeline.errors import EngineError, PullError
+from tests.unit.engines.network_kit import own_card, simcc_net
 
 STUDIO = HALL + "engines: {runtime: auto, precision: auto}\n"
 HERE = {"openvino": "2026.4.1", "tensorrt_rtx": "1.7"}
@@ -185,7 +187,8 @@ def test_plans_are_built_for_every_gpu_that_is_named(hall: Path, network: Path, 
 def test_small_networks_are_compiled_as_their_nodes_open_them_and_not_for_gpus(
     hall: Path, network: Path, compiler: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(building, "networks", lambda plan, rig: {"vibe.smooth": network, "triangulation.slim": network})
+    own = asset("vibe.smooth")
+    monkeypatch.setattr(building, "networks", lambda plan, rig: {own.name: own.path(own.files[0].name), "triangulation.slim": network})
     assert cli.main(["build", str(hall), "--for", "sm75"]) == 0
     assert compiler == [("twice.onnx", "tensorrt_rtx", "sm75")]
     assert capsys.readouterr().out.splitlines()[0] == "vibe.smooth: runs on the processor by rule, so there is nothing to build for a GPU"
@@ -206,6 +209,42 @@ def test_without_tensorrt_the_package_is_named(hall: Path, network: Path, monkey
     monkeypatch.setattr(tensorrt_build.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["build", str(hall), "--for", "sm89"]) == 2
     assert "pip install posepipe[tensorrt-rtx]" in capsys.readouterr().err
+
+
+def own(folder: Path, monkeypatch: pytest.MonkeyPatch, *, of: str = "", **net: Any) -> str:
+    """A user's card of a network of RTMPose's signature, the studio's only network; of: the text of the file in the network's place."""
+    card = own_card(folder)
+    (folder / "net.onnx").write_text(of) if of else simcc_net(folder / "net.onnx", **net)
+    monkeypatch.setattr(building, "networks", lambda plan, rig: {card: folder / "net.onnx"})
+    return card
+
+
+def test_a_network_is_held_against_its_card_when_it_is_built(
+    hall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    own(tmp_path / "mine", monkeypatch)
+    assert cli.main(["build", str(hall), "--set", "engines.runtime=onnxruntime"]) == 0
+    own(tmp_path / "grey", monkeypatch, channels=1)
+    assert cli.main(["build", str(hall), "--set", "engines.runtime=onnxruntime"]) == 2
+    assert "the input should be input float32 [any, 3, 256, 192], the network has" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed: pip install tensorrt-rtx-cu13")
+def test_a_network_is_held_against_its_card_before_it_is_built_for_a_gpu(
+    hall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    own(tmp_path / "grey", monkeypatch, channels=1)
+    assert cli.main(["build", str(hall), "--for", "sm89"]) == 2
+    assert "the input should be input float32 [any, 3, 256, 192], the network has" in capsys.readouterr().err
+
+
+def test_what_is_no_network_is_refused_for_gpus_too(
+    hall: Path, tmp_path: Path, compiler: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    own(tmp_path / "text", monkeypatch, of="weights")
+    assert cli.main(["build", str(hall), "--for", "sm89"]) == 2
+    assert "not a whole ONNX network: " in capsys.readouterr().err
+    assert not compiler
 
 
 # engines list and gc -------------------------------------------------------------------------------------------------------------
@@ -238,7 +277,7 @@ def test_the_list_says_what_is_kept(network: Path, home: Path, capsys: pytest.Ca
         os.utime(cache.folder() / key(network, shapes=shapes).name, (0, 0))
     assert cli.main(["engines", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    (one,) = (line.split() for line in lines if line.startswith("twice.onnx"))
+    (one,) = (line.split() for line in lines if line.startswith(f"{network.parent.name}/twice.onnx"))
     assert one[1:4] == ["openvino", "2026.4.1", "bf16"]
     assert " ".join(one[4:11]) == "Some CPU x 2 2 3.0 MB", "one line for a network, however many sizes of batch are kept"
     assert "days ago" in " ".join(one)
@@ -321,6 +360,15 @@ def test_gc_removes_what_is_useless_and_says_what_it_freed(
     assert out.splitlines()[-1] == "1.5 MB freed, 6 removed, and 2 locks and unfinished files"
     assert sorted(p.name for p in transcribed.iterdir()) == sorted(names[4:])
     assert [k.key for k in cache.kept()] == [good]
+
+
+def test_gc_removes_a_build_that_is_damaged_inside(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache.build(key(network), lambda: bytes(1000), source=network)
+    path = cache.folder() / key(network).name
+    content = path.read_bytes()
+    path.write_bytes(content[:-500] + b"1" + content[-499:])
+    assert cli.main(["engines", "gc"]) == 0
+    assert f"{path.name}: removed, 0.0 MB: damaged" in capsys.readouterr().out
 
 
 def test_gc_of_everything_leaves_no_build_and_no_time(network: Path, capsys: pytest.CaptureFixture[str]) -> None:

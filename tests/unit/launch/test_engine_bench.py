@@ -70,6 +70,14 @@ def test_what_cannot_be_measured_is_refused(capsys: pytest.CaptureFixture[str], 
     assert says in refused(capsys, *argv)
 
 
+def test_what_is_no_network_is_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("weights")
+    figures = tmp_path / "figures.json"
+    said = refused(capsys, "--engine", str(tmp_path / "text.onnx"), "--runtime", "onnxruntime,torch", "--json", str(figures))
+    assert said.startswith(f"posepipe: {tmp_path / 'text.onnx'}: not a whole ONNX network: ")
+    assert not figures.exists()
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
