@@ -79,6 +79,14 @@ class Asset:
     bf16: Bf16 | None = None
 
     @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its inputs, as it is run; a picture is as large as [preprocess] makes it, also where the card leaves that open. -1: any."""
+        found = {name: tensor.shape for name, tensor in self.inputs.items()}
+        if self.preprocess is not None:
+            found = {name: (*shape[:1], *self.preprocess.shape) for name, shape in found.items()}
+        return found
+
+    @property
     def folder(self) -> Path:
         """Where its files are, or will be."""
         return self.beside if self.beside is not None else home() / "assets" / self.name

@@ -195,7 +195,7 @@ def open_small(path: Path, options: EngineOptions, *, contract: Contract) -> Eng
 
 
 def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None = None, answers: Arrays | None = None) -> Engine:
-    """Open an ONNX file with the runtime that the options name (`auto`: see `posepipe.engines.runtimes.choose`).
+    """Open an ONNX file with the runtime that the options name (`auto`: see `posepipe.engines.runtimes.open_chosen`).
 
     contract: what the network must take and give; one that differs is refused. answers: what the runtime `stub` gives, one item
     of every output; it reads no file. Raises EngineError: no such file, not a network, runtime not installed, contract not met.
@@ -213,8 +213,7 @@ def open_engine(path: Path, options: EngineOptions, *, contract: Contract | None
     if not path.is_file():
         raise EngineError("there is no such network file", where=where, hint="`posepipe pull` lists the networks that it fetches")
     must_be_onnx(path)
-    name, reason = runtimes.choose(options, path)
-    engine = runtimes.open_with(name, path, options, reason)
+    engine = runtimes.open_chosen(path, options)
     if contract is not None:
         try:
             must_agree(engine, contract, where)

@@ -8,9 +8,12 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
 
 from ..pipeline.errors import EngineError
-from .device import driver
+from .device import Gpu, driver
 from .engine import Engine, EngineOptions, RuntimeName
 from .verdicts import heed
 
@@ -18,7 +21,7 @@ Opener = Callable[[Path, EngineOptions, str], Engine]
 """Opens an ONNX file with the options; the text says why this runtime was chosen. EngineError when it cannot."""
 
 ON_GPU: tuple[RuntimeName, ...] = ("tensorrt", "tensorrt_rtx", "torch")
-"""Runtimes for `device: cuda`, the one that auto likes best first."""
+"""Runtimes for `device: cuda`. auto measures those that are here and open the network; the first stays unless another is a tenth faster."""
 ON_CPU: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
 """Runtimes that auto chooses from on a processor, the usually faster first. torch runs there too, as a reference, when it is asked for."""
 
@@ -34,6 +37,7 @@ _PACKAGES = {
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt-rtx-cu13-bindings"),
 }
 """Modules whose package has another name than they."""
+_NONE: Mapping[RuntimeName, str] = MappingProxyType({})
 
 
 def opener(name: RuntimeName) -> Opener:
@@ -55,6 +59,29 @@ def opener(name: RuntimeName) -> Opener:
 
         return TorchEngine
     raise EngineError(f"there is nothing that opens a network with {name}", hint="write `runtime: auto`")
+
+
+def open_chosen(path: Path, options: EngineOptions) -> Engine:
+    """Open a network with the runtime that `choose` takes.
+
+    Where that is one for a GPU that `auto` took, and it refuses the network, the next one is taken, at last the processor's, and the reason
+    says why; a runtime that was named is never replaced. Raises EngineError as `choose`, and in the words of the runtime that refuses.
+    """
+    refused: dict[RuntimeName, str] = {}
+    while True:
+        name, reason = choose(options, path, refused)
+        replaceable = options.runtime == "auto" and name in ON_GPU
+        try:
+            return open_with(name, path, _on_the_gpu(options) if replaceable else options, reason)
+        except EngineError as e:
+            if not replaceable:
+                raise
+            refused[name] = e.what
+
+
+def _on_the_gpu(options: EngineOptions) -> EngineOptions:
+    """The options for a GPU that auto took: a torch that finds none would take the processor without a word."""
+    return msgspec.structs.replace(options, device="cuda") if options.device == "auto" else options
 
 
 def open_with(name: RuntimeName, path: Path, options: EngineOptions, reason: str) -> Engine:
@@ -96,25 +123,21 @@ def runtimes() -> list[Runtime]:
     ]
 
 
-def choose(options: EngineOptions, path: Path) -> tuple[RuntimeName, str]:
-    """The runtime for a network, and why, also why a GPU that is here is left idle. EngineError, with what to do: the one asked for
-    cannot be used here, or none can."""
+def choose(options: EngineOptions, path: Path, refused: Mapping[RuntimeName, str] = _NONE) -> tuple[RuntimeName, str]:
+    """The runtime for a network, and why, also why a GPU that is here is left idle. refused: those for a GPU that auto tried in vain, and
+    their words. EngineError, with what to do: the one asked for cannot be used here, or none can."""
     known = {r.name: r for r in runtimes()}
     if options.runtime != "auto":
         _must_run(known[options.runtime], options)
         return options.runtime, "asked for"
     why = ""
     if options.device != "cpu":
-        wanted = [name for name in ON_GPU if known[name].usable and _on_gpu(known[name]) and _takes(name, options)]
-        if wanted and (gpus := driver().gpus):
-            index = int(options.device.partition(":")[2] or 0)
-            if index >= len(gpus):
-                hint = f"the first is cuda:0, the last cuda:{len(gpus) - 1}"
-                raise EngineError(f"device is {options.device}: this machine has {len(gpus)} GPU{'s' * (len(gpus) > 1)}", hint=hint)
-            return wanted[0], f"auto: the first choice for {gpus[index].name} of what is installed"
-        why = driver().why or _idle(known, options)
+        taken, why = _for_this_gpu(known, options, path, refused)
+        if taken is not None:
+            return taken, why
         if options.device != "auto":
-            raise EngineError(f"device is {options.device}: {why}", hint="write `device: auto`, which takes the processor then")
+            hint = "write `device: auto`, which takes the processor then"
+            raise EngineError(f"device is {options.device}: {why}", where=str(path), hint=hint)
     idle = f"; {driver().gpus[0].name} is idle: {why}" if why and driver().gpus else ""
     names = [name for name in ON_CPU if known[name].usable and _takes(name, options)]
     if not names:
@@ -130,12 +153,54 @@ def choose(options: EngineOptions, path: Path) -> tuple[RuntimeName, str]:
     return names[0], f"auto: the only one here{' for ' + options.precision if options.precision != 'auto' else ''}" + idle
 
 
-def _idle(known: Mapping[RuntimeName, Runtime], options: EngineOptions) -> str:
+def _for_this_gpu(
+    known: Mapping[RuntimeName, Runtime], options: EngineOptions, path: Path, refused: Mapping[RuntimeName, str]
+) -> tuple[RuntimeName | None, str]:
+    """What auto takes for a network on the GPU of the options, and why; None, and why not, where nothing here runs it there.
+
+    Not run on a device for this release; exercised with made-up runtimes and times.
+    """
+    gpus, index = driver().gpus, int(options.device.partition(":")[2] or 0)
+    if not gpus:
+        return None, driver().why
+    if index >= len(gpus):
+        hint = f"the first is cuda:0, the last cuda:{len(gpus) - 1}"
+        raise EngineError(f"device is {options.device}: this machine has {len(gpus)} GPU{'s' * (len(gpus) > 1)}", hint=hint)
+    gpu = gpus[index]
+    here = [name for name in ON_GPU if known[name].usable and _on_gpu(known[name]) and _takes(name, options)]
+    skipped = {name: why for name in here if (why := refused.get(name) or _no_plan(name, gpu))}
+    left = {name: known[name].version for name in here if name not in skipped}
+    taken, reason = next(iter(left), None), f"auto: the only one {'left' if skipped else 'here'} for {gpu.name}"
+    if len(left) > 1:
+        from .timings import NoneOpens, fastest
+
+        try:
+            taken, reason = fastest(path, _on_the_gpu(options), left, gpu=gpu.name)
+        except NoneOpens as e:
+            taken, skipped = None, skipped | e.refusals
+    if taken is None:
+        return None, _idle(known, options, skipped)
+    return taken, "; ".join([reason, *(f"not {name}: {why}" for name, why in skipped.items())])
+
+
+def _no_plan(name: RuntimeName, gpu: Gpu) -> str:
+    """Why that runtime makes no plan for that GPU, where it can be known before it is tried."""
+    if name != "tensorrt_rtx":
+        return ""
+    from .tensorrt_build import no_plan
+
+    return no_plan(EngineOptions(runtime=name), gpu.capability)
+
+
+def _idle(known: Mapping[RuntimeName, Runtime], options: EngineOptions, skipped: Mapping[RuntimeName, str]) -> str:
     """Why no runtime uses the GPU that is here."""
     installed = [known[name] for name in ON_GPU if known[name].version and _on_gpu(known[name])]
     if not installed:
         return "no runtime for the GPU is installed (`pip install posepipe[tensorrt]`, or torch)"
-    return "; ".join(f"{r.name} has no {options.precision}" if r.usable else f"{r.name} is {r.why}" for r in installed)
+    lacks = f"has no {options.precision}"
+    return "; ".join(
+        f"not {r.name}: {skipped[r.name]}" if r.name in skipped else f"{r.name} {lacks if r.usable else f'is {r.why}'}" for r in installed
+    )
 
 
 def _takes(name: RuntimeName, options: EngineOptions) -> bool:

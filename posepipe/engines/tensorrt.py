@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class TensorrtEngine(Engine):
     """One plan on one GPU, built when it is not kept yet. Inputs go through pinned memory, outputs are views of it.
 
-    When the GPU's memory is full, the batch is halved until there is room, and larger ones are run in parts; the log says so once.
+    When the GPU's memory is full, the batch is halved until there is room, and larger ones are run in parts; the log says so each time.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TensorrtEngine(Engine):
             self._kernels = self._kernel_cache() if name == "tensorrt_rtx" else None
         # A network of a fixed batch cannot be run in parts.
         self._fixed = next((s.shape[0] for s in (*self.inputs, *self.outputs) if s.shape and s.shape[0] >= 0), None)
-        self._most, self._warned, self._lock = self._fixed or options.max_batch, False, threading.Lock()
+        self._most, self._lock = self._fixed or options.max_batch, threading.Lock()
         self._slots: list[_Slot | None] = [None] * self.instances
         for instance in range(self.instances):
             self._retrying(instance, lambda slot: None)
@@ -125,10 +125,9 @@ class TensorrtEngine(Engine):
 
     def _halve(self, had: int, why: OutOfDeviceMemory) -> None:
         with self._lock:
-            self._most = min(self._most, had // 2)
-            if not self._warned:
+            if had // 2 < self._most:  # another instance may have said it
+                self._most = had // 2
                 log.warning("%s: %s; batches are run in parts of at most %d", self._where, why.what, self._most)
-            self._warned = True
 
     def _give_back(self, instance: int) -> None:
         slot, self._slots[instance] = self._slots[instance], None

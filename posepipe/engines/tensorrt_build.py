@@ -106,7 +106,7 @@ def plan_key(
     """What the plan that `build_plan` makes depends on."""
     name, trt = module_for(options)
     made_from = "" if chosen.source == path else f" of {chosen.source.name}"
-    fixed = "".join(f" {n}={list(s)}" for n, s in sorted((_stated(path) if shapes is None else shapes).items()))
+    fixed = "".join(f" {n} {list(s)}" for n, s in sorted((_stated(path) if shapes is None else shapes).items()))
     inside = f"batch 1..{options.max_batch}{fixed}{made_from}"
     return cache.BuildKey(cache.sha256_of(path), name, trt.__version__, capability or PORTABLE, chosen.precision, inside)
 
@@ -117,13 +117,16 @@ def _stated(path: Path) -> dict[str, tuple[int, ...]]:
 
     if not (name := network_of(path)):
         return {}
-    card, found = find(name), {}
+    stated, found = find(name).input_shapes, {}
     for value in _model(path).graph.input:
-        dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
-        stated = card.inputs[value.name].shape if value.name in card.inputs else ()
-        if min(dims[1:], default=1) < 1 and len(stated) == len(dims) and min(stated[1:]) > 0:
-            found[value.name] = (dims[0], *stated[1:])
+        dims, shape = _dims(value), stated.get(value.name, ())
+        if min(dims[1:], default=1) < 1 and len(shape) == len(dims) and min(shape[1:]) > 0:
+            found[value.name] = (dims[0], *shape[1:])
     return found
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,15 @@ def capabilities(trt: Any) -> list[str]:
     """The GPUs that TensorRT for RTX builds for ahead of time: sm75, sm80, ..."""
     members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
     return sorted((m.lower() for m in members if m.startswith("SM")), key=lambda m: int(m[2:]))
+
+
+def no_plan(options: EngineOptions, capability: str) -> str:
+    """Why the TensorRT that the options name makes no plan for that GPU, as far as it says so before it tries; empty when it does."""
+    try:
+        _must_build_for(*module_for(options), capability)
+    except EngineError as e:
+        return e.what
+    return ""
 
 
 def _must_build_for(name: str, trt: Any, capability: str | None) -> None:
@@ -230,7 +242,7 @@ class _Build:
         trt = self.trt
         builder = trt.Builder(told.logger)
         network = builder.create_network(_flags(trt))
-        _parse(trt, network, told, self.source)
+        _parse(trt, network, told, self.source, self.shapes)
         config = builder.create_builder_config()
         if hasattr(trt.BuilderFlag, "TF32"):
             config.clear_flag(trt.BuilderFlag.TF32)
@@ -240,23 +252,18 @@ class _Build:
         return _Defined(builder, network, config, self._profile(builder, network, config))
 
     def _profile(self, builder: Any, network: Any, config: Any) -> dict[str, Shapes]:
-        """Shapes of every input that the file leaves open, batch 1 to the most."""
+        """Shapes of every input whose batch the file leaves open: 1 to the most."""
         profile, found = builder.create_optimization_profile(), {}
         for i in range(network.num_inputs):
             tensor = network.get_input(i)
-            stated = tuple(tensor.shape)
-            shape = self.shapes.get(tensor.name, stated)
-            if len(shape) != len(stated) or any(a not in (-1, b) for a, b in zip(stated, shape, strict=True)):
-                what = f"the input {tensor.name!r} has the shape {list(stated)}, which is not to be had as {list(shape)}"
-                raise EngineError(what, where=str(self.source))
+            shape = tuple(tensor.shape)
             if min(shape[1:], default=1) < 1:
                 what = f"the input {tensor.name!r} has the shape {list(shape)}: TensorRT wants to know every number but the batch"
                 raise EngineError(
                     what, where=str(self.source), hint="state them in the inputs of the network's card, or export it with a fixed size"
                 )
-            if stated != shape or shape[0] < 0:
-                sizes = (shape[:1] * 3) if shape[0] > 0 else (1, min(_USUAL, self.most), self.most)
-                least, usual, most = ((n, *shape[1:]) for n in sizes)
+            if shape[:1] == (-1,):
+                least, usual, most = ((n, *shape[1:]) for n in (1, min(_USUAL, self.most), self.most))
                 profile.set_shape(tensor.name, least, usual, most)
                 found[tensor.name] = (least, usual, most)
         if found:
@@ -281,9 +288,9 @@ def _flags(trt: Any) -> int:
     return 0 if member is None else 1 << int(member)
 
 
-def _parse(trt: Any, network: Any, told: Told, source: Path) -> None:
+def _parse(trt: Any, network: Any, told: Told, source: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     parser = trt.OnnxParser(network, told.logger)
-    if parser.parse(_load(source), str(source)):
+    if parser.parse(_load(source, shapes), str(source)):
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     what = "; ".join(_gist(e) for e in errors) or told.last()
@@ -292,20 +299,29 @@ def _parse(trt: Any, network: Any, told: Told, source: Path) -> None:
     )
 
 
-def _load(source: Path) -> bytes:
-    """The file, with inputs of bytes turned into floats first: TensorRT takes bytes for nothing but that.
+def _load(source: Path, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """The file with the sizes that it leaves open, and inputs of bytes turned into floats first: TensorRT takes bytes for nothing but that.
 
     What is between the input and the file's own Cast moves numbers about (Transpose, Reshape); 0..255 are exact in float32.
     """
     model = _model(source)
+    # Here and not in the profile: the plan's inputs then have these sizes, where it would leave them open to whoever runs it.
+    for value in (v for v in model.graph.input if v.name in shapes):
+        stated, shape = _dims(value), shapes[value.name]
+        if len(shape) != len(stated) or any(a not in (-1, b) for a, b in zip(stated, shape, strict=True)):
+            what = f"the input {value.name!r} has the shape {list(stated)}, which is not to be had as {list(shape)}"
+            raise EngineError(what, where=str(source), hint="correct the inputs or the size in the network's card, or export it anew")
+        for dim, n in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+            if n > 0:
+                dim.dim_value = n
     bytewise = [i.name for i in model.graph.input if i.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
     for name in bytewise:
         for node in model.graph.node:
             node.input[:] = [f"{name}/as_float" if n == name else n for n in node.input]
         cast = onnx.helper.make_node("Cast", [name], [f"{name}/as_float"], name=f"{name}/as_float", to=onnx.TensorProto.FLOAT)
         model.graph.node.insert(0, cast)
-    if bytewise:
-        # Number types that the file states for tensors in between would contradict.
+    if bytewise or shapes:
+        # Number types and sizes that the file states for tensors in between would contradict.
         del model.graph.value_info[:]
     return bytes(model.SerializeToString())
 

@@ -1,7 +1,7 @@
-"""Which runtime is faster for a network on this processor: measured once, and kept.
+"""Which runtime is faster for a network on this processor, or on a GPU: measured once, and kept.
 
-Kept in `timings.json` beside the builds, by network (SHA-256), processor, versions of the runtimes and precision. A file that is
-damaged or cannot be written costs nothing but the time to measure again.
+Kept in `timings.json` beside the builds, by network (SHA-256), processor or GPU, versions of the runtimes and precision. A file that is
+damaged or cannot be written costs nothing but the time to measure again. Not run on a device for this release.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import EngineError
 from . import cache, runtimes
-from .device import processor
+from .assets import find
+from .convert import network_of
+from .device import driver, processor
 from .engine import Engine, EngineOptions, RuntimeName, TensorSpec
 from .files import write_whole
 from .verdicts import heed
@@ -40,36 +42,47 @@ class Timing(msgspec.Struct, frozen=True):
     ms: float
 
 
+class NoneOpens(EngineError):
+    """None of the runtimes opens and runs the network. refusals: the words of each; the first's are this error's own."""
+
+    def __init__(self, refusals: Mapping[RuntimeName, EngineError]) -> None:
+        first = next(iter(refusals.values()))
+        super().__init__(first.what, where=first.where, hint=first.hint)
+        self.refusals = {name: e.what for name, e in refusals.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """What was measured, by runtime; empty when it cannot be, with the reason. only: the one runtime that can open the network."""
+    """What was measured, by runtime; empty when it cannot be, with the reason. only: the one runtime that can run the network. why: also
+    which of them cannot, beside what was measured."""
 
     found: Mapping[str, Timing]
     why: str = ""
     only: RuntimeName | None = None
 
 
-def fastest(path: Path, options: EngineOptions, versions: Mapping[RuntimeName, str]) -> tuple[RuntimeName, str]:
-    """The fastest of these runtimes (name -> version, the usually faster first) for a network here, and why.
+def fastest(path: Path, options: EngineOptions, versions: Mapping[RuntimeName, str], *, gpu: str = "") -> tuple[RuntimeName, str]:
+    """The fastest of these runtimes (name -> version, the usually faster first) for a network here, and why. gpu: the one that they use.
 
     Measures when nothing is kept: a few runs in turns at batch 4 with random pictures, of each the fastest, which a machine that is
-    busy with other things spoils last. Raises EngineError when none of them can open the network.
+    busy with other things spoils last. Raises NoneOpens when none of them can open and run the network.
     """
     usual = next(iter(versions))
-    times = measured(path, options, versions)
+    times = measured(path, options, versions, gpu=gpu)
     if times.only is not None:
-        return times.only, f"auto: {times.why}"
+        return times.only, f"auto: {times.only} is the only one that runs it ({times.why})"
     if not times.found:
-        return usual, f"auto: {usual} is usually the faster ({times.why})"
+        return usual, f"auto: {usual} is {'the first choice' if gpu else 'usually the faster'} ({times.why})"
     best = min(times.found, key=lambda name: times.found[name].ms * (1.0 if name == usual else _MARGIN))
     said = [f"{name} {times.found[name].precision} {times.found[name].ms:.1f}" for name in sorted(times.found, key=lambda n: n != best)]
     said[0] += " ms a picture"
-    return next(n for n in versions if n == best), f"auto: {', '.join(said)} here"
+    where = f"on {gpu}" if gpu else "here"
+    return next(n for n in versions if n == best), f"auto: {', '.join(said)} {where}{f'; {times.why}' if times.why else ''}"
 
 
-def measured(path: Path, options: EngineOptions, versions: Mapping[RuntimeName, str]) -> _Times:
+def measured(path: Path, options: EngineOptions, versions: Mapping[RuntimeName, str], *, gpu: str = "") -> _Times:
     """The kept times of these runtimes for this network, measured now when there are none."""
-    key = _key(path, options, versions)
+    key = _key(path, options, versions, gpu)
     if (found := _kept().get(key)) is not None:
         return _Times(found)
     with contextlib.ExitStack() as held:
@@ -83,9 +96,9 @@ def measured(path: Path, options: EngineOptions, versions: Mapping[RuntimeName, 
     return times
 
 
-def _key(path: Path, options: EngineOptions, versions: Mapping[RuntimeName, str]) -> str:
+def _key(path: Path, options: EngineOptions, versions: Mapping[RuntimeName, str], gpu: str) -> str:
     taken = [(name, version, _precision(path, options, name, version)) for name, version in sorted(versions.items())]
-    facts = [cache.sha256_of(path), processor(), taken, options.threads]
+    facts = [cache.sha256_of(path), f"{gpu}, CUDA {driver().version}" if gpu else processor(), taken, options.threads]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
@@ -98,29 +111,45 @@ def _precision(path: Path, options: EngineOptions, name: str, version: str) -> s
 
 
 def _measure(path: Path, options: EngineOptions, names: Sequence[RuntimeName]) -> tuple[_Times, bool]:
-    """Times of those that can open the network, and whether all can."""
+    """Times of those that can open and run the network, and whether all can."""
     opened: dict[RuntimeName, Engine] = {}
-    refusals: list[EngineError] = []
+    refusals: dict[RuntimeName, EngineError] = {}
     try:
         for name in names:
             try:
                 opened[name] = runtimes.open_with(name, path, options, "measured")
             except EngineError as e:
-                refusals.append(e)
+                refusals[name] = e
+        inputs = random_inputs(_sized(path, next(iter(opened.values())).inputs), BATCH) if opened else None
+        for name in list(opened):
+            try:
+                if inputs is not None:
+                    opened[name](inputs)
+            except EngineError as e:
+                refusals[name] = e
+                opened.pop(name).close()
         if not opened:
-            raise refusals[0]
+            raise NoneOpens(refusals)
+        why = "; ".join(f"{name} refuses it: {e.what}" for name, e in refusals.items())
         if len(opened) == 1:
-            return _Times({}, f"the other cannot open it: {refusals[0].what}", next(iter(opened))), False
-        inputs = random_inputs(next(iter(opened.values())).inputs, BATCH)
+            return _Times({}, why, next(iter(opened))), False
         if inputs is None:
             return _Times({}, "its inputs have no fixed size, so nothing was measured"), False
         calls = {name: (lambda e=engine: e(inputs)) for name, engine in opened.items()}
         best = least_ms(calls)
         count = len(next(iter(inputs.values())))
-        return _Times({n: Timing(e.precision, round(best[n] / count, 3)) for n, e in opened.items()}), not refusals
+        return _Times({n: Timing(e.precision, round(best[n] / count, 3)) for n, e in opened.items()}, why), not refusals
     finally:
         for engine in opened.values():
             engine.close()
+
+
+def _sized(path: Path, specs: Sequence[TensorSpec]) -> Sequence[TensorSpec]:
+    """The inputs of a network, of the size that its card states where its file leaves one open."""
+    if all(min(s.shape[1:], default=1) > 0 for s in specs) or not (name := network_of(path)):
+        return specs
+    stated = find(name).input_shapes
+    return [replace(s, shape=(*s.shape[:1], *stated[s.name][1:])) if s.name in stated else s for s in specs]
 
 
 def least_ms(calls: Mapping[Any, Callable[[], object]], *, now_s: Callable[[], float] = time.perf_counter) -> dict[Any, float]:

@@ -217,6 +217,8 @@ def verify(
     """
     network = Subject(name)
     seen = seen_by(network, recording, instants=instants, cut=cut, say=say)
+    for runtime in only_runtimes if "int8" in only_precisions else ():
+        for_precision(network.path, runtime=runtime, precision="int8")  # where it is not, that is said before the others are looked at
     say("onnxruntime fp32, the reference")
     reference = run_all(open_for(network.path, "onnxruntime", "fp32"), network.input, seen)
     usable: dict[str, str] = {r.name: r.version for r in runtimes() if r.usable and r.name != "stub"}

@@ -96,7 +96,7 @@ def _network(name: str) -> tuple[Path, dict[str, tuple[int, ...]]]:
     card = find(name)
     path = onnx_of(card)
     must_be_onnx(path)
-    return path, {n: tuple(t.shape) for n, t in card.inputs.items()}
+    return path, card.input_shapes
 
 
 def _refuse_unknown(kind: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -1,16 +1,17 @@
-"""What TensorRT for RTX builds without a GPU: every network that is here, per precision and GPU, with the time it takes and the plan's size.
+"""What TensorRT for RTX builds without a GPU: every shipped network, per precision and GPU, with the time it takes and the plan's size.
 
     python tests/bench/bench_rtx_builds.py [--for sm75 sm89 sm120] [--precision fp32 fp16] [--only action vibe]
 
-Needs `pip install tensorrt-rtx-cu13`. Networks: those that come with posepipe, those of `posepipe pull` and, where POSEPIPE_MIRROR names the mirror,
-its ONNX files. --only: those whose name has one of these words in it.
-Nothing is kept: every plan is built anew.
+Needs `pip install tensorrt-rtx-cu13`. Networks: those that have a card, from where they were pulled to, or from the mirror that POSEPIPE_MIRROR
+names; of those whose weights were not run here, one of the same signature is generated. --only: those whose name has one of these words in it.
+Nothing is kept: every plan is built anew. Every plan is held against its card.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,32 +19,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from posepipe.engines.assets import asset, catalogue
-from posepipe.engines.card import Packaged
-from posepipe.engines.engine import EngineOptions
-from posepipe.engines.models.blazepose.networks import DETECTOR, HEATMAPS, PEOPLE, SIZES, onnx_path
-from posepipe.engines.tensorrt_build import build_plan, capabilities, module_for
-from posepipe.pipeline.errors import EngineError
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "unit" / "engines")]
 
-Shapes = dict[str, tuple[int, ...]]
+from plan_kit import OPEN, file_of, must_be_its_card, shipped  # noqa: E402
 
-# What the files leave open beside the batch.
-OPEN: dict[str, Shapes] = {
-    "human-pose-estimation-0001.fp32.onnx": {"data": (-1, 3, 256, 456)},
-    "movenet-multipose.onnx": {"input": (1, 256, 256, 3)},
-    "confidence.onnx": {"shapes": (-1, 4, 17, 14), "agreement": (-1, 4, 17, 19), "seen": (-1, 4, 17)},
-}
+from posepipe.engines.assets import asset, home  # noqa: E402
+from posepipe.engines.engine import EngineOptions  # noqa: E402
+from posepipe.engines.tensorrt_build import build_plan, capabilities, describe, module_for  # noqa: E402
+from posepipe.pipeline.errors import EngineError  # noqa: E402
 
 
-def networks() -> list[tuple[str, Path, Shapes | None]]:
-    """(name, file, shapes; None: as the card states them) of every network that is here."""
-    views = [*((name, HEATMAPS) for name in SIZES), (DETECTOR, PEOPLE)]
-    own = [(name, one.path(one.files[0].name)) for name, one in sorted(catalogue().items()) if isinstance(one.source, Packaged)]
-    found: list[tuple[str, Path, Shapes | None]] = [(name, path, OPEN.get(path.name)) for name, path in own]
-    found += [(name, onnx_path(asset(name), view), {}) for name, view in views if asset(name).present()]
-    mirror = os.environ.get("POSEPIPE_MIRROR")
-    files = sorted(Path(mirror).glob("*.onnx")) if mirror else []
-    return found + [(f.stem, f, OPEN.get(f.name, {})) for f in files]
+def networks(words: list[str], real: Path) -> dict[str, Path]:
+    """The files of the shipped networks whose name has one of the words in it; says which are not here."""
+    found: dict[str, Path] = {}
+    for name in shipped():
+        if any(word in name for word in words):
+            try:
+                found[name] = file_of(name, real)
+            except FileNotFoundError as e:
+                print(f"left out: {e}")
+    return found
 
 
 def main() -> None:
@@ -54,22 +49,21 @@ def main() -> None:
     options = parser.parse_args()
     rtx = EngineOptions(runtime="tensorrt_rtx")
     targets = options.targets or capabilities(module_for(rtx)[1])
-    present = [one for one in networks() if any(word in one[0] for word in options.only)]
     table = Table("network", "precision", *(f"{t} s" for t in targets), "MB", title="plans")
     refused: dict[str, None] = {}
+    real = home()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["POSEPIPE_HOME"] = folder
-        for name, path, shapes in present:
-            # The numbers of a quantised network are in its file.
-            for precision in ["fp32"] if "int8" in name else options.precision:
+        for name, path in networks(options.only, real).items():
+            for precision in options.precision:
+                wanted, shapes = EngineOptions(runtime="tensorrt_rtx", precision=precision), OPEN.get(name)
+                must_be_its_card(describe(path, options=wanted, shapes=shapes), name, most=wanted.max_batch)
                 cells: list[str] = []
                 sizes: list[float] = []
                 for target in targets:
                     start = time.perf_counter()
                     try:
-                        plan = build_plan(
-                            path, options=EngineOptions(runtime="tensorrt_rtx", precision=precision), capability=target, shapes=shapes
-                        )
+                        plan = build_plan(path, options=wanted, capability=target, shapes=shapes)
                     except EngineError as e:
                         cells.append("refused")
                         refused[f"{name} {precision}: {e.what}"] = None
@@ -77,7 +71,7 @@ def main() -> None:
                         cells.append(f"{time.perf_counter() - start:.1f}")
                         sizes.append(len(plan) / 1e6)
                 size = f"{min(sizes):.1f}-{max(sizes):.1f}" if sizes else ""
-                table.add_row(name, precision, *cells, size)
+                table.add_row(f"{name}{' (generated)' if asset(name).not_run else ''}", precision, *cells, size)
     console = Console(width=140)
     console.print(table)
     for line in refused:

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from posepipe.calib.sides import mirror_of
-from posepipe.engines import device, runtimes
+from posepipe.engines import device, runtimes, timings
 from posepipe.engines.confidence import AGREEMENTS, KINDS, SHAPES, Confidence, describe, network_file
 from posepipe.engines.engine import EngineOptions
 from posepipe.pipeline.errors import EngineError
@@ -179,6 +179,7 @@ def with_gpu(monkeypatch):
     monkeypatch.setattr(device, "driver", lambda: there)
     monkeypatch.setattr(runtimes, "driver", lambda: there)
     monkeypatch.setattr(runtimes, "version_of", lambda name: versions.get(name) or real(name))
+    monkeypatch.setattr(timings, "fastest", lambda path, options, found, gpu="": (next(iter(found)), "auto: measured"))
 
 
 @pytest.mark.parametrize("asked", [{}, {"device": "cuda"}, {"runtime": "tensorrt_rtx"}, {"runtime": "tensorrt", "device": "cuda:0"}])

@@ -29,6 +29,18 @@ NO_GPU = Driver(why="no NVIDIA driver (libcuda.so.1)")
 ONE_GPU = Driver((Gpu("NVIDIA Some GPU", "sm89"),), "13.0")
 
 
+SIZED_CARD = """
+[mine.net]
+kind = "model"
+summary = "twice its input"
+licence = "mine"
+files = [{name = "net.onnx"}]
+inputs.a = {shape = [1, -1, -1, 3], dtype = "float32"}
+outputs.twice = {shape = [1, -1, -1, 3], dtype = "float32"}
+preprocess = {size = [6, 4], dtype = "float32"}
+"""
+
+
 @pytest.fixture(autouse=True)
 def builds_of_its_own(cache: Path) -> None:
     """What the tests compile and measure is not kept on this machine."""
@@ -123,9 +135,13 @@ def test_a_package_without_a_version_is_usable(here: Callable[..., None], monkey
         ((NO_GPU, {"onnxruntime": "1", "openvino": "1"}), {"precision": "bf16"}, "openvino"),
     ],
 )
-def test_auto_takes_a_gpu_first_and_of_runtimes_the_one_that_can(here: Any, machine: Any, wants: Any, takes: str) -> None:
+def test_auto_takes_a_gpu_first_and_of_runtimes_the_one_that_can(
+    here: Any, monkeypatch: pytest.MonkeyPatch, machine: Any, wants: Any, takes: str
+) -> None:
     found, versions = machine
     here(found, **versions)
+    monkeypatch.setattr(room, "_no_plan", lambda name, gpu: "")
+    monkeypatch.setattr(timings, "fastest", lambda path, options, versions, gpu: (next(iter(versions)), "auto: measured"))
     name, why = choose(EngineOptions(**wants), Path("none.onnx"))
     assert name == takes
     assert why.startswith("auto: ")
@@ -315,15 +331,17 @@ def test_here_the_runtimes_are_measured_and_the_next_start_knows(network: Path, 
         assert e.reason == first
 
 
-def test_a_network_of_free_size_is_not_measured(tmp_path: Path) -> None:
+def test_a_network_of_free_size_is_measured_with_the_size_that_its_card_states_only(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="pip install openvino")
-    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", "M"]) for n in ("a", "twice"))
+    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, "H", "W", 3]) for n in ("a", "twice"))
     graph = helper.make_graph([helper.make_node("Add", ["a", "a"], ["twice"])], "g", [a], [b])
-    path = tmp_path / "free.onnx"
+    path = tmp_path / "net.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     name, why = fastest(path, EngineOptions(device="cpu"), VERSIONS)
     assert name == "openvino"
     assert "usually the faster (its inputs have no fixed size" in why
+    (tmp_path / "card.toml").write_text(SIZED_CARD)
+    assert "ms a picture" in fastest(path, EngineOptions(device="cpu"), VERSIONS)[1]
 
 
 def test_what_one_runtime_cannot_open_is_left_to_the_other(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:

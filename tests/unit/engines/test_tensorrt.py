@@ -124,7 +124,7 @@ def test_what_cannot_be_captured_is_queued_each_time(open_with: Open, caplog: py
     assert "graph_launch" not in kinds(driver)
 
 
-def test_a_full_gpu_halves_the_batch_and_says_so_once(open_with: Open, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_gpu_halves_the_batch_and_says_so_each_time(open_with: Open, caplog: pytest.LogCaptureFixture) -> None:
     driver = FakeDriver(room=3 * SCRATCH)
     with open_with(FakeTrt(driver), instances=1) as engine:
         check(engine, 8)
@@ -136,10 +136,19 @@ def test_a_full_gpu_halves_the_batch_and_says_so_once(open_with: Open, caplog: p
         assert executed[:2] == [2, 2]
         assert max(executed) == 2
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(warnings) == 1
-    assert "the memory of Made Up 9000 is full" in warnings[0]
-    assert warnings[0].endswith("batches are run in parts of at most 4")
+    assert all("the memory of Made Up 9000 is full" in line for line in warnings)
+    assert [line.partition("; ")[2] for line in warnings] == [f"batches are run in parts of at most {n}" for n in (4, 2)]
     assert not driver.live
+
+
+def test_a_batch_that_two_instances_halve_is_said_once(open_with: Open, caplog: pytest.LogCaptureFixture) -> None:
+    with open_with(trt := FakeTrt(FakeDriver()), instances=2) as engine:
+        for seed in range(2):
+            trt.errors = ["Error Code 2: OutOfMemory (Requested size was 100 bytes.)"]
+            x = batch(6, seed)
+            np.testing.assert_array_equal(engine.submit({"x": x}).result()["double"], 2 * x)
+            assert engine._most == 4
+    assert sum(r.levelno == logging.WARNING for r in caplog.records) == 1
 
 
 def test_memory_that_runs_out_later_halves_the_batch_too(open_with: Open) -> None:

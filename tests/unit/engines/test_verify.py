@@ -386,8 +386,10 @@ def test_float16_keeps_the_key_points_of_blazepose(own_home: Path) -> None:
 def test_what_was_named_and_cannot_be_run_is_refused(own_home: Path) -> None:
     with pytest.raises(EngineError, match="ONNX Runtime has no bf16"):
         verify("blazepose.full", instants=1, only_runtimes=("onnxruntime",), only_precisions=("bf16",))
+    said: list[str] = []
     with pytest.raises(EngineError, match="no int8 version"):
-        verify("blazepose.full", instants=1, only_runtimes=("onnxruntime",), only_precisions=("int8",))
+        verify("blazepose.full", instants=1, only_runtimes=("onnxruntime",), only_precisions=("fp32", "int8"), say=said.append)
+    assert [text for text in said if "onnxruntime" in text] == [], "before the others are looked at"
 
 
 @pytest.mark.recording

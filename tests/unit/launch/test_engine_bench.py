@@ -124,6 +124,19 @@ def test_sizes_come_from_the_card_where_the_file_leaves_them_open(tmp_path: Path
     assert measure(task(path, shapes={"a": (-1, 5)}))["batch"] == 2
 
 
+def test_a_picture_whose_size_file_and_card_leave_open_is_as_large_as_it_is_cut(tmp_path: Path) -> None:
+    """As MoveNet multipose: whole pictures of any size, its card says which size they are made."""
+    path = network(tmp_path / "net.onnx", [1, "H", "W", 3])
+    (tmp_path / "card.toml").write_text(
+        '[mine.net]\nkind = "model"\nsummary = "s"\nlicence = "MIT"\nfiles = [{name = "net.onnx"}]\n'
+        'inputs.a = {shape = [1, -1, -1, 3], dtype = "float32"}\noutputs.twice = {shape = [1, -1, -1, 3], dtype = "float32"}\n'
+        'preprocess = {size = [6, 4], dtype = "float32"}\n'
+    )
+    found, shapes = engine_bench._network(str(tmp_path / "card.toml"))
+    assert (found, shapes) == (path, {"a": (1, 4, 6, 3)})
+    assert measure(task(found, batch=1, shapes=shapes))["batch"] == 1
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_line_has_every_figure(any_batch: Path, runtime: str) -> None:
     pytest.importorskip(runtime, reason=f"pip install {runtime}")
