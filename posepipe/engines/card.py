@@ -5,15 +5,24 @@ A card describes networks and recordings: where the files come from, and of a ne
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta, inspect
 
 from ..pipeline.errors import PullError, did_you_mean
 
-T = TypeVar("T")
+# Both bounds, so that NaN and infinity, which TOML has words for, are refused too.
+Finite = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
+Bytes = Annotated[int, Meta(ge=0)]
+Pixels = Annotated[int, Meta(ge=2, le=8192)]
+Dtype = Literal["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"]
+"""What the runtimes hand over between them."""
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +35,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     member: str = ""
     sha256: str = ""
-    bytes: int = 0
+    bytes: Bytes = 0
     also: tuple[str, ...] = ()
 
 
@@ -55,7 +64,7 @@ class Download(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
     url: str
     sha256: str = ""
-    bytes: int = 0
+    bytes: Bytes = 0
 
     @property
     def filename(self) -> str:
@@ -69,7 +78,7 @@ class MirrorOnly(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     publisher: str
     filename: str = ""
     sha256: str = ""
-    bytes: int = 0
+    bytes: Bytes = 0
 
 
 class Packaged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="packaged"):
@@ -77,7 +86,7 @@ class Packaged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
     filename: str = ""
     sha256: str = ""
-    bytes: int = 0
+    bytes: Bytes = 0
 
 
 Source = Wheel | NpmPackage | Download | MirrorOnly | Packaged
@@ -86,8 +95,8 @@ Source = Wheel | NpmPackage | Download | MirrorOnly | Packaged
 class TensorCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One named array of a network; -1 in `shape` is any number. origin: its name in a .tflite file, which is transcribed."""
 
-    shape: tuple[int, ...]
-    dtype: str
+    shape: Annotated[tuple[Annotated[int, Meta(ge=-1)], ...], Meta(min_length=1)]
+    dtype: Dtype
     meaning: str = ""
     origin: str = ""
 
@@ -100,14 +109,14 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     A .tflite network is transcribed with mean and std inside, so that it takes uint8.
     """
 
-    size: tuple[int, int]
+    size: tuple[Pixels, Pixels]
     colour: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["nhwc", "nchw"] = "nhwc"
     dtype: Literal["uint8", "float32", "int32"] = "uint8"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    std: tuple[Finite, Finite, Finite] = (1.0, 1.0, 1.0)
     fit: Literal["crop", "affine", "letterbox"] = "crop"
-    padding: float = 1.15
+    padding: Annotated[float, Meta(ge=0.5, le=4)] = 1.15
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -119,10 +128,10 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far a precision may move key points: in pixels of the crop; of a network for joints in a cube in millimetres, in a cube of 2.5 m."""
 
-    median_px: float | None = None
-    p95_px: float | None = None
-    median_mm: float | None = None
-    p95_mm: float | None = None
+    median_px: Positive | None = None
+    p95_px: Positive | None = None
+    median_mm: Positive | None = None
+    p95_mm: Positive | None = None
 
     def limits(self, unit: Literal["px", "mm"]) -> tuple[float, float]:
         """Median and p95, in a unit that they are given in (`Entry` is refused with others)."""
@@ -135,7 +144,7 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Bf16(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What of a network stays float32 when it is run in bf16. fp32_layers: its layers with weights, counted from 0 in the order of the file."""
 
-    fp32_layers: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+    fp32_layers: tuple[Annotated[int, Meta(ge=0)], ...]
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,21 +169,12 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     measured: dict[str, str] = {}
 
 
-_TABLES: dict[str, type[msgspec.Struct]] = {
-    "files": Member,
-    "inputs": TensorCard,
-    "outputs": TensorCard,
-    "preprocess": Preprocess,
-    "tolerance": Tolerance,
-    "bf16": Bf16,
-}
-_SOURCES: dict[str, type[msgspec.Struct]] = {
-    "pypi": Wheel,
-    "npm": NpmPackage,
-    "https": Download,
-    "mirror": MirrorOnly,
-    "packaged": Packaged,
-}
+class DecoderTable(dict[str, Any]):
+    """The table `[x.decoder]` of a network. where: the card's file, for messages about what the decoder finds wrong with it."""
+
+    def __init__(self, table: Mapping[str, Any], where: str) -> None:
+        super().__init__(table)
+        self.where = where
 
 
 def read_entries(text: str, *, where: str) -> dict[str, Entry]:
@@ -194,31 +194,86 @@ def read_entries(text: str, *, where: str) -> dict[str, Entry]:
         for name, table in convert(part, dict[str, Any], group, where=where).items():
             if isinstance(table, dict) and "source" not in table and shared is not None:
                 table = {**table, "source": shared}
-            entry = found[f"{group}.{name}"] = convert(table, Entry, f"{group}.{name}", where=where)
+            entry = convert(table, Entry, f"{group}.{name}", where=where)
             _must_be_whole(entry, f"{where} [{group}.{name}]")
+            found[f"{group}.{name}"] = msgspec.structs.replace(entry, decoder=DecoderTable(entry.decoder, where))
     return found
 
 
 def convert(table: Any, kind: Any, name: str, *, where: str) -> Any:
-    """A table of a card as a struct; PullError with the nearest key for one that has others."""
+    """A table of a card as a struct; PullError with the key, its value, and the nearest key or word for one that it cannot have."""
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
-        raise PullError(f"not a card: [{name}] {e}", where=where, hint=_nearest(str(e), kind, table)) from None
+        what, hint = _explained(str(e), kind, table)
+        raise PullError(f"not a card: [{name}] {what}", where=where, hint=hint) from None
 
 
-def _nearest(says: str, kind: Any, table: Any) -> str:
-    if key := re.search(r"unknown field `([^`]*)`", says):
-        path = [p for p in re.split(r"[.\[\]]+", (re.search(r"`\$\.?([^`]*)`", says) or re.match("()", "")).group(1)) if p]  # type: ignore[union-attr]
-        struct = next((_TABLES[p] for p in path if p in _TABLES), kind)
-        if "source" in path or struct is Source:
-            named = table.get("source", table).get("kind", "") if isinstance(table, dict) else ""
-            struct = _SOURCES.get(named, Wheel)
-        return did_you_mean(key.group(1), [f.encode_name for f in msgspec.structs.fields(struct)])
-    if value := re.search(r"Invalid (?:enum )?value '([^']*)'", says):
-        choices = ("rgb", "bgr", "nhwc", "nchw", "uint8", "float32", "int32", "crop", "affine", "letterbox", *_SOURCES)
-        return did_you_mean(value.group(1), choices)
-    return "docs/models.md shows a complete card"
+def _explained(error: str, kind: Any, table: Any) -> tuple[str, str]:
+    """What msgspec says of a table, with the value that it says it of, and what to write instead."""
+    says, _, path = error.partition(" - at `$")
+    key, value, words = _fault(re.findall(r"\.\.\.|[^.\[\]`]+", path), inspect.type_info(kind), table)
+    if unknown := re.search(r"unknown field `([^`]*)`", says):
+        return error, did_you_mean(unknown.group(1), words)
+    if says.startswith("Invalid") and words:
+        return f"{key} cannot be {value!r}", did_you_mean(str(value), words)
+    hint = "docs/models.md shows a complete card"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{key} is {value}: Expected a finite number", hint
+    return (f"{key} is {_short(value)}: {says}" if key and says.startswith("Expected") else error), hint
+
+
+def _fault(path: list[str], at: inspect.Type, value: Any) -> tuple[str, Any, list[str]]:
+    """The key that a path of msgspec's leads to, its value, and the words (values, or keys of a table) that are valid there."""
+    key, words = "", _words(at, value)
+    for step in path:
+        one = _alternative(at, value)
+        if isinstance(one, inspect.StructType) and step == one.tag_field:
+            kinds = at.types if isinstance(at, inspect.UnionType) else (one,)
+            return f"{key}.{step}".lstrip("."), value[step], [str(k.tag) for k in kinds if isinstance(k, inspect.StructType)]
+        if isinstance(one, inspect.StructType):
+            at, name = next(f.type for f in one.fields if f.encode_name == step), step
+        elif isinstance(one, inspect.DictType):  # msgspec says "..." for the key of a table that may have any
+            at, name = one.value_type, next(k for k, v in value.items() if not _agrees(v, one.value_type))
+        else:
+            assert isinstance(one, inspect.TupleType | inspect.VarTupleType)
+            index = int(step)
+            at = one.item_types[index] if isinstance(one, inspect.TupleType) else one.item_type
+            key, value = f"{key}[{index}]", value[index]
+            words = _words(at, value)
+            continue
+        key, value = f"{key}.{name}".lstrip("."), value[name]
+        words = _words(at, value)
+    return key, value, words
+
+
+def _alternative(at: inspect.Type, value: Any) -> inspect.Type:
+    """What a value was taken for where it may be one of several: nothing, or tables told apart by their kind."""
+    if not isinstance(at, inspect.UnionType):
+        return at
+    kinds = [k for k in at.types if not isinstance(k, inspect.NoneType)]
+    named = value.get("kind") if isinstance(value, dict) else None
+    return next((k for k in kinds if isinstance(k, inspect.StructType) and k.tag == named), kinds[0])
+
+
+def _words(at: inspect.Type, value: Any) -> list[str]:
+    one = _alternative(at, value)
+    if isinstance(one, inspect.StructType):
+        return [f.encode_name for f in one.fields]
+    return [str(v) for v in one.values] if isinstance(one, inspect.LiteralType) else []
+
+
+def _agrees(value: Any, at: inspect.Type) -> bool:
+    try:
+        msgspec.convert(value, at.cls if isinstance(at, inspect.StructType) else str)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _must_be_whole(entry: Entry, where: str) -> None:
@@ -228,19 +283,26 @@ def _must_be_whole(entry: Entry, where: str) -> None:
             hint = 'add its sha256 and bytes, or not_run = "weights not run here"'
             raise PullError(f"the file {file.name!r} has no sha256", where=where, hint=hint)
     if (limits := entry.tolerance) is not None:
-        unit = "mm" if entry.decoder.get("kind") == "volume" else "px"
+        unit: Literal["px", "mm"] = "mm" if entry.decoder.get("kind") == "volume" else "px"
         wanted = [f"median_{unit}", f"p95_{unit}"]
         if (given := [f for f in limits.__struct_fields__ if getattr(limits, f) is not None]) != wanted:
             hint = "pixels of the crop; of a network with the decoder volume millimetres, in a cube of 2.5 m"
             raise PullError(
                 f"[tolerance] gives {' and '.join(given) or 'nothing'}, wanted are {' and '.join(wanted)}", where=where, hint=hint
             )
+        median, p95 = limits.limits(unit)
+        if p95 < median:
+            what = f"[tolerance] has p95_{unit} = {p95:g} below median_{unit} = {median:g}"
+            raise PullError(what, where=where, hint="95 % of the key points move by less than p95, half of them by less than the median")
+    for name, tensor in (*entry.inputs.items(), *entry.outputs.items()):
+        if 0 in tensor.shape:
+            raise PullError(f"the shape of {name!r} is {list(tensor.shape)}", where=where, hint="write -1 for any number")
     if entry.preprocess is None:
         return
     p = entry.preprocess
-    if not all(p.std) or min(p.size) < 2 or any(n % 2 for n in p.size):
+    if min(p.std) <= 0 or any(n % 2 for n in p.size):
         raise PullError(
-            f"size {list(p.size)} and std {list(p.std)} cannot be", where=where, hint="an even width and height, and no 0 in std"
+            f"size {list(p.size)} and std {list(p.std)} cannot be", where=where, hint="an even width and height, and std above 0"
         )
     tflite = entry.files and entry.files[0].name.endswith(".tflite")
     if p.dtype != "float32" and not tflite and (any(p.mean) or p.std != (1.0, 1.0, 1.0)):

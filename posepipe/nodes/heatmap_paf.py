@@ -17,7 +17,7 @@ from posepipe.engines.decoders.paf import Bodies
 from posepipe.engines.engine import EngineOptions
 from posepipe.engines.models.openpose.bottomup import BottomUp, input_size
 from posepipe.engines.models.openpose.networks import find, sized
-from posepipe.pipeline.errors import EngineError, GraphError, RigError
+from posepipe.pipeline.errors import EngineError, GraphError, PullError, RigError
 from posepipe.pipeline.node import Caps, Context, Node, NodeSettings
 from posepipe.pipeline.packet import F64, FrameSet, ViewPoses, readonly
 from posepipe.pipeline.skeleton import COCO17, skeleton
@@ -61,8 +61,9 @@ class HeatmapPaf(Node):
     def check(cls, settings: Settings, inputs: object) -> None:
         try:
             find(settings.engine)
-        except EngineError as e:
-            raise GraphError(f"engine is {settings.engine!r}: {e.what}", hint=e.hint) from e
+        except (EngineError, PullError, GraphError) as e:
+            what = f"{e.where}: {e.what}" if e.where and e.where != settings.engine else e.what
+            raise GraphError(f"engine is {settings.engine!r}: {what}", hint=e.hint) from e
         if 0 < settings.short_px < 64:
             raise GraphError(f"short_px is {settings.short_px}: nobody can be seen in so small a picture", hint="64 or more, or 0")
 

@@ -1,21 +1,22 @@
 """How the outputs of a family of networks become key points or people: one module per family, named by a card's `[x.decoder] kind`.
 
-A module has `Options` (a struct: what the table may hold besides `kind`), `decoder(options, card)`, which gives the function that reads the
-outputs, and `answers(options, card)`, outputs (one item) that show a person who stands upright in the picture: what a stub of the
-network gives. Coordinates are pixels of the network's input, pixel centres at integers.
+A module has `Options` (a struct: what the table may hold besides `kind`), `must_fit(options, card)`, which refuses a table that does not
+fit the outputs, the picture or the skeleton of its card, `decoder(options, card)`, which gives the function that reads the outputs, and
+`answers(options, card)`, outputs (one item) that show a person who stands upright in the picture: what a stub of the network gives.
+Coordinates are pixels of the network's input, pixel centres at integers.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...pipeline.errors import EngineError, PullError, did_you_mean
+from ...pipeline.errors import EngineError, PosepipeError, PullError, did_you_mean
 from ..assets import Asset
 from ..card import convert
 
@@ -74,7 +75,7 @@ FAMILIES: dict[str, Family] = {
     "regression": Family("posepipe.engines.decoders.regression", "joints"),
     "centre": Family("posepipe.engines.decoders.centre", "people"),
     "boxes": Family("posepipe.engines.decoders.boxes", "people"),
-    "anchors": Family("posepipe.engines.models.blazepose.detector", "people"),
+    "anchors": Family("posepipe.engines.decoders.anchors", "people"),
     "paf": Family("posepipe.engines.decoders.paf", "parts"),
     "volume": Family("posepipe.engines.decoders.volume", "volume"),
 }
@@ -84,8 +85,9 @@ def family(card: Asset) -> Family:
     """What a network gives, by the decoder of its card. PullError for a card without one, or with one that there is not."""
     kind = card.decoder.get("kind", "")
     if kind not in FAMILIES:
-        what = f"there is no decoder {kind!r}" if kind else "the card has no decoder: `kind` names it"
-        raise PullError(what, where=f"[{card.name}.decoder]", hint=did_you_mean(str(kind), FAMILIES))
+        raise refused(
+            card, f"there is no decoder {kind!r}" if kind else "the card has no decoder: `kind` names it", did_you_mean(str(kind), FAMILIES)
+        )
     return FAMILIES[kind]
 
 
@@ -112,10 +114,27 @@ def stub_answers(card: Asset) -> dict[str, NDArray[Any]]:
 
 
 def decoder_options(card: Asset) -> tuple[Any, Any]:
-    """The module of a network's family, and the table `[x.decoder]` as its options. PullError for a table that is not one."""
+    """The module of a network's family, and the table `[x.decoder]` as its options. PullError for a table that is not one, EngineError for
+    one that does not fit the outputs that the card names."""
     module = importlib.import_module(family(card).module)
     table = {key: value for key, value in card.decoder.items() if key != "kind"}
-    return module, convert(table, module.Options, f"{card.name}.decoder", where=card.name)
+    options = convert(table, module.Options, f"{card.name}.decoder", where=file_of(card))
+    try:
+        module.must_fit(options, card)
+    except PosepipeError as e:
+        e.where = e.where or file_of(card)
+        raise
+    return module, options
+
+
+def file_of(card: Asset) -> str:
+    """The card's file; its name where the card was not read from one."""
+    return getattr(card.decoder, "where", card.name)
+
+
+def refused(card: Asset, what: str, hint: str) -> PullError:
+    """The error for a table `[x.decoder]` that cannot be: it names the card's file and the table."""
+    return PullError(f"[{card.name}.decoder]: {what}", where=file_of(card), hint=hint)
 
 
 def output_of(card: Asset, named: str) -> str:
@@ -125,21 +144,38 @@ def output_of(card: Asset, named: str) -> str:
     if named in card.outputs:
         return named
     what = f"there is no output {named!r}" if named else f"which of the {len(card.outputs)} outputs is it?"
-    raise PullError(what, where=f"[{card.name}.decoder]", hint=did_you_mean(named, card.outputs))
+    raise refused(card, what, did_you_mean(named, card.outputs))
 
 
 def size_of(card: Asset) -> tuple[int, int]:
     """Width and height of the network's input. PullError for a card that does not say."""
     if card.preprocess is None:
-        raise PullError("the card has no table [preprocess]", where=card.name, hint="docs/models.md shows a complete card")
+        raise PullError("the card has no table [preprocess]", where=file_of(card), hint="docs/models.md shows a complete card")
     return card.preprocess.size
 
 
-def must_be(card: Asset, output: str, given: NDArray[Any], wanted: str, good: bool) -> None:
-    """EngineError where an output has not the shape that the decoder reads."""
+def sizes_of(card: Asset, output: str) -> tuple[int, ...]:
+    """The sizes of one item of an output, for a stub of the network. EngineError for a card that leaves some of them open."""
+    shape = card.outputs[output].shape
+    if min(shape[1:]) < 0:
+        what = f"a stub of the network has to know the sizes of its output {output!r}, the card says {list(shape)}"
+        raise EngineError(what, where=file_of(card), hint="write the sizes into the card")
+    return shape[1:]
+
+
+def must_be(card: Asset, output: str, shape: Sequence[int], wanted: str, good: bool) -> None:
+    """EngineError where the shape of an output, in the card or of what the network gave, is not one that the decoder reads."""
     if not good:
-        what = f"the output {output!r} is {list(given.shape)}, the decoder {card.decoder['kind']} reads {wanted}"
-        raise EngineError(what, where=card.name, hint="correct skeleton, size or [decoder] in the card")
+        what = f"the output {output!r} is {list(shape)}, the decoder {card.decoder['kind']} reads {wanted}"
+        raise EngineError(what, where=file_of(card), hint="correct skeleton, size or [decoder] in the card")
+
+
+def fills(cells: tuple[int, int], size: tuple[int, int], cell_px: float = 0.0) -> bool:
+    """Whether so many cells (width, height; -1: any number) cover a picture to within one cell each way; cell_px 0: with any side."""
+    if cell_px:  # a pixel more, since corner cells may lie on corner pixels
+        return all(n < 0 or abs(n * cell_px - pixels) < cell_px + 1 for n, pixels in zip(cells, size, strict=True))
+    (columns, rows), (wide, high) = cells, size
+    return min(cells) < 0 or (wide * (rows - 1) < high * (columns + 1) and high * (columns - 1) < wide * (rows + 1))
 
 
 def must_be_finite(card: Asset, outputs: Outputs, *decoded: NDArray[Any], first: int = 0) -> None:
@@ -148,9 +184,10 @@ def must_be_finite(card: Asset, outputs: Outputs, *decoded: NDArray[Any], first:
         return
     bad = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     items = sorted({first + int(i) for d in decoded for i in np.flatnonzero(~np.isfinite(d).reshape(len(d), -1).all(axis=1))})
-    what = f"the network gave NaN or infinite numbers in {', '.join(bad) or 'what was decoded'}, items {items} of its batch"
+    which = f"items {items[:8]}{f' and {len(items) - 8} more' if len(items) > 8 else ''} of its batch"
+    hint = "where its precision is not fp32 already, try engines: {precision: fp32}: another may be too coarse for this network; else look at its card's mean and std"
     raise EngineError(
-        what, where=card.name, hint="try engines: {precision: fp32}; if that is it, the precision is too coarse for this network"
+        f"the network gave NaN or infinite numbers in {', '.join(bad) or 'what was decoded'}, {which}", where=card.name, hint=hint
     )
 
 
@@ -183,11 +220,15 @@ __all__ = [
     "decoder_options",
     "family",
     "figure",
+    "file_of",
+    "fills",
     "must_be",
     "must_be_finite",
     "open_decoder",
     "open_maps_decoder",
     "output_of",
+    "refused",
     "size_of",
+    "sizes_of",
     "stub_answers",
 ]

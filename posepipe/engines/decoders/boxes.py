@@ -5,6 +5,7 @@ A box says where a body ends, not how it stands: hips and shoulders are put wher
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from ..assets import Asset
-from . import Decoder, Outputs, People, must_be, must_be_finite, output_of, size_of
+from . import Decoder, Outputs, People, must_be, must_be_finite, output_of, size_of, sizes_of
 
 F64 = NDArray[np.float64]
 # Heights of a standing body from its crown, as shares of stature: middle of the hip joints, middle of the shoulder joints.
@@ -30,27 +31,48 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     form: Literal["grid", "ready"] = "grid"
     output: str = ""
     labels: str = "labels"
-    strides: tuple[int, ...] = (8, 16, 32)
-    person: Annotated[int, Meta(ge=0)] = 0
+    strides: Annotated[tuple[Annotated[int, Meta(ge=1, le=1024)], ...], Meta(min_length=1)] = (8, 16, 32)
+    person: Annotated[int, Meta(ge=0, le=100_000)] = 0
     min_score: Annotated[float, Meta(gt=0, lt=1)] = 0.3
     overlap: Annotated[float, Meta(gt=0, lt=1)] = 0.45
 
 
+def must_fit(options: Options, card: Asset) -> None:
+    """Refuse outputs that are not the cells of the strides, or not boxes and their labels."""
+    name, labels = _outputs(options, card)
+    _must_be_boxes(options, card, {n: t.shape for n, t in card.outputs.items()}, name, labels)
+
+
+def _outputs(options: Options, card: Asset) -> tuple[str, str]:
+    return output_of(card, options.output), output_of(card, options.labels) if options.form == "ready" else ""
+
+
+def _must_be_boxes(options: Options, card: Asset, shapes: Mapping[str, Sequence[int]], name: str, labels: str) -> None:
+    shape, (wide, high) = shapes[name], size_of(card)
+    if options.form == "ready":
+        good = len(shape) == 3 and shape[2] in (-1, 5) and len(shapes[labels]) == 2 and _agree(shape[1], shapes[labels][1])
+        must_be(card, name, shape, f"[N,P,5], and {labels!r} [N,P]", good)
+        return
+    cells = sum((wide // s) * (high // s) for s in options.strides)
+    good = len(shape) == 3 and shape[1] in (-1, cells) and not 0 <= shape[2] <= 5 + options.person
+    must_be(card, name, shape, f"[N,{cells},5 + classes] with strides {list(options.strides)}, person {options.person}", good)
+
+
+def _agree(a: int, b: int) -> bool:
+    return a == b or min(a, b) < 0
+
+
 def decoder(options: Options, card: Asset) -> Decoder:
     """Boxes -> one `People` a picture."""
-    name = output_of(card, options.output)
-    labels = output_of(card, options.labels) if options.form == "ready" else ""
+    name, labels = _outputs(options, card)
     cells, stride = grid(size_of(card), options.strides)
 
     def decode(outputs: Outputs) -> list[People]:
         rows = outputs[name]
+        _must_be_boxes(options, card, {n: a.shape for n, a in outputs.items()}, name, labels)
         if options.form == "grid":
-            good = rows.ndim == 3 and rows.shape[1] == len(cells) and rows.shape[2] > 5 + options.person
-            must_be(card, name, rows, f"[N,{len(cells)},5 + classes]", good)
             scores = rows[:, :, 4] * rows[:, :, 5 + options.person]
         else:
-            good = rows.ndim == 3 and rows.shape[2] == 5 and outputs[labels].shape == rows.shape[:2]
-            must_be(card, name, rows, f"[N,P,5], and {labels!r} [N,P]", good)
             scores = np.where(outputs[labels] == options.person, rows[:, :, 4], 0)
         must_be_finite(card, {name: rows}, scores)
         found = []
@@ -105,11 +127,12 @@ def answers(options: Options, card: Asset) -> dict[str, NDArray[Any]]:
     name = output_of(card, options.output)
     wide, high = size_of(card)
     box = np.array([0.3 * wide, 0.1 * high, 0.7 * wide, 0.92 * high])
-    rows = np.zeros(tuple(max(n, 1) for n in card.outputs[name].shape[1:]), np.float32)
     if options.form == "ready":
+        rows = np.zeros((max(card.outputs[name].shape[1], 1), 5), np.float32)
         rows[0] = (*box, 0.9)
         return {name: rows, options.labels: np.full(len(rows), options.person, card.outputs[options.labels].dtype)}
     cells, stride = grid((wide, high), options.strides)
+    rows = np.zeros(sizes_of(card, name), np.float32)
     at = int(np.argmin(np.abs(cells * stride[:, None] - (box[:2] + box[2:]) / 2).sum(axis=1)))
     rows[at, :4] = (*((box[:2] + box[2:]) / 2 / stride[at] - cells[at]), *np.log((box[2:] - box[:2]) / stride[at]))
     rows[at, 4], rows[at, 5 + options.person] = 0.95, 0.95

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...pipeline.skeleton import skeleton
 from ..assets import Asset
-from . import Decoder, Outputs, People, figure, must_be, must_be_finite, output_of, size_of
+from . import Decoder, Outputs, People, figure, must_be, must_be_finite, output_of, size_of, sizes_of
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,6 +20,18 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     output: str = ""
     min_score: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+
+
+def must_fit(options: Options, card: Asset) -> None:
+    """Refuse an output that is not a table of people with the skeleton's joints."""
+    name = output_of(card, options.output)
+    _must_be_people(card, name, card.outputs[name].shape)
+    size_of(card)
+
+
+def _must_be_people(card: Asset, name: str, shape: Sequence[int]) -> None:
+    numbers = 3 * len(skeleton(card.skeleton).joints) + 5
+    must_be(card, name, shape, f"[N,P,{numbers}] for {card.skeleton}", len(shape) == 3 and shape[2] in (-1, numbers))
 
 
 def decoder(options: Options, card: Asset) -> Decoder:
@@ -29,7 +42,7 @@ def decoder(options: Options, card: Asset) -> Decoder:
 
     def decode(outputs: Outputs) -> list[People]:
         table = outputs[name].astype(np.float64)
-        must_be(card, name, table, f"[N,P,{3 * joints + 5}] for {card.skeleton}", table.ndim == 3 and table.shape[2] == 3 * joints + 5)
+        _must_be_people(card, name, table.shape)
         must_be_finite(card, {name: outputs[name]}, table)
         found = []
         for people in table:
@@ -54,7 +67,7 @@ def answers(options: Options, card: Asset) -> dict[str, NDArray[Any]]:
     """One item: one upright person, and rows of nobody."""
     name = output_of(card, options.output)
     at = figure(skeleton(card.skeleton).joints)
-    table = np.zeros(card.outputs[name].shape[1:], np.float32)
+    table = np.zeros(sizes_of(card, name), np.float32)
     table[0, :-5] = np.column_stack([at[:, 1], at[:, 0], np.full(len(at), 0.9)]).ravel()
     table[0, -5:] = (0.1, 0.3, 0.92, 0.7, 0.9)
     return {name: table}

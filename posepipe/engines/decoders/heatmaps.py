@@ -8,6 +8,7 @@ weighted by their probabilities (MediaPipe's refine_landmarks_from_heatmap_calcu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -20,26 +21,58 @@ from numpy.typing import NDArray
 from ...pipeline.errors import PullError
 from ...pipeline.skeleton import COCO17, skeleton
 from ..assets import Asset
-from . import Decoder, Joints, MapLayout, Outputs, figure, must_be, must_be_finite, output_of, size_of
+from . import Decoder, Joints, MapLayout, Outputs, figure, fills, must_be, must_be_finite, output_of, refused, size_of, sizes_of
 
 F32 = NDArray[np.float32]
 _REFINE = {"argmax": 0, "quarter": 1, "dark": 2, "centroid": 3}
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """output: its name; empty: the only one. channel of joint j: j, or channels[j]. values: of a cell. cell_px: pixels of the input from cell to cell (0: as many as the sizes say); cell 0
-    lies at offset_px. radius: of the window of `centroid`, cells. sigma: of the Gaussian that smooths for `dark`, cells.
+    """output: its name; empty: the only one. channel of joint j: j, or channels[j]. values: of a cell. cell_px: pixels of the input from
+    cell to cell (0: as many as the sizes say), such that the maps cover the picture to within a cell; cell 0 lies at offset_px.
+    radius: of the window of `centroid`, cells. sigma: of the Gaussian that smooths for `dark`, cells.
     """
 
     output: str = ""
     layout: Literal["nchw", "nhwc"] = "nchw"
     values: Literal["logits", "probabilities"] = "probabilities"
     refine: Literal["argmax", "quarter", "dark", "centroid"] = "dark"
-    channels: tuple[int, ...] = ()
-    cell_px: Annotated[float, Meta(ge=0)] = 0.0
-    offset_px: float = 0.0
+    channels: tuple[Annotated[int, Meta(ge=0, le=65535)], ...] = ()
+    cell_px: Annotated[float, Meta(ge=0, le=256)] = 0.0
+    offset_px: Annotated[float, Meta(ge=-256, le=256)] = 0.0
     radius: Annotated[int, Meta(ge=1, le=16)] = 3
-    sigma: Annotated[float, Meta(gt=0, le=8)] = 2.0
+    sigma: Annotated[float, Meta(ge=0.1, le=8)] = 2.0
+
+
+def must_fit(options: Options, card: Asset) -> None:
+    """Refuse channels that are not one for every joint, and maps that are too few or have not the shape of the picture."""
+    name, joints = output_of(card, options.output), len(skeleton(card.skeleton).joints)
+    if options.channels and len(options.channels) != joints:
+        what = f"channels names {len(options.channels)} maps, the skeleton {card.skeleton} has {joints} joints"
+        raise refused(card, what, "write the map of every joint, in the order of the skeleton, or leave channels out: joint j is map j")
+    _must_be_maps(options, card, name, card.outputs[name].shape)
+
+
+def _must_be_maps(options: Options, card: Asset, name: str, shape: Sequence[int]) -> None:
+    joints, size = len(skeleton(card.skeleton).joints), size_of(card)
+    most = max(options.channels or range(joints))
+    wanted = f"at least {most + 1} maps for the {joints} joints of {card.skeleton}"
+    must_be(card, name, shape, wanted, len(shape) == 4 and not 0 <= _split(shape, options.layout)[0] <= most)
+    cells = _split(shape, options.layout)[1]
+    if fills(cells, size, options.cell_px):
+        return
+    other: Literal["nchw", "nhwc"] = "nhwc" if options.layout == "nchw" else "nchw"
+    maps, hint = f"heatmaps of {cells[0]} x {cells[1]} cells", "give the size in the card that the network was made for"
+    if fills(_split(shape, other)[1], size, options.cell_px):
+        hint = f'write layout = "{other}" in [decoder]'
+    elif fills(cells, size):
+        maps, hint = f"{maps} of {options.cell_px:g} px", f"leave cell_px out: it is {size[0] / cells[0]:g} by the sizes"
+    raise refused(card, f"the output {name!r} is {list(shape)}: as {options.layout}, {maps} for a picture of {size[0]} x {size[1]}", hint)
+
+
+def _split(shape: Sequence[int], layout: Literal["nchw", "nhwc"]) -> tuple[int, tuple[int, int]]:
+    """How many maps an output [N,K,h,w] or [N,h,w,K] has, and their width and height."""
+    return (shape[1], (shape[3], shape[2])) if layout == "nchw" else (shape[3], (shape[2], shape[1]))
 
 
 def decoder(options: Options, card: Asset) -> Decoder:
@@ -49,9 +82,8 @@ def decoder(options: Options, card: Asset) -> Decoder:
     channels = np.array(options.channels or range(joints), np.int64)
 
     def decode(outputs: Outputs) -> Joints:
+        _must_be_maps(options, card, name, outputs[name].shape)
         maps = outputs[name] if options.layout == "nchw" else np.moveaxis(outputs[name], -1, 1)
-        wanted = f"at least {channels.max() + 1} maps for the {joints} joints of {card.skeleton}"
-        must_be(card, name, outputs[name], wanted, maps.ndim == 4 and maps.shape[1] > channels.max() and len(channels) == joints)
         cell = (options.cell_px or wide / maps.shape[3], options.cell_px or high / maps.shape[2])
         uv_px, conf = decode_maps(
             maps, channels=channels, refine=options.refine, logits=options.values == "logits", cell_px=cell,
@@ -118,7 +150,7 @@ def _pick(maps: Any, channels: Any, factor: Any, most: Any, out: Any) -> None:
 def answers(options: Options, card: Asset) -> dict[str, NDArray[Any]]:
     """One item of every output: one peak (0.98) per joint of an upright person."""
     name = output_of(card, options.output)
-    shape = card.outputs[name].shape[1:]
+    shape = sizes_of(card, name)
     k, high, wide = shape if options.layout == "nchw" else (shape[2], *shape[:2])
     layout = skeleton(card.skeleton).joints
     maps: F32 = np.full((k, high, wide), -10.0, np.float32)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 import numba
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from ...pipeline.errors import EngineError
@@ -22,6 +23,7 @@ from ...pipeline.skeleton import skeleton
 from ..assets import Asset
 from ..models.openpose.layout import Parts, parts_of
 from ..models.openpose.paint import paint, upright
+from . import fills, must_be, output_of, refused, size_of, sizes_of
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -43,12 +45,28 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     heatmaps: str = "heatmaps"
     fields: str = "fields"
-    stride: int = 8
-    min_peak: float = 0.05
-    min_field: float = 0.05
-    min_share: float = 0.8
-    min_parts: int = 3
-    min_score: float = 0.4
+    stride: Annotated[int, Meta(ge=1, le=256)] = 8
+    min_peak: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    min_field: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    min_share: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    min_parts: Annotated[int, Meta(ge=1, le=25)] = 3
+    min_score: Annotated[float, Meta(ge=0, le=2)] = 0.4
+
+
+def must_fit(options: Options, card: Asset) -> None:
+    """Refuse outputs that are not the skeleton's parts and fields, or are not `stride` times smaller than the picture."""
+    parts, size = parts_of(card.skeleton), size_of(card)
+    heatmaps, fields = output_of(card, options.heatmaps), output_of(card, options.fields)
+    if heatmaps == fields:
+        raise refused(card, f"heatmaps and fields are one output, {fields!r}", "name the heatmaps of the parts and the fields of the limbs")
+    for name, maps in ((heatmaps, parts.count), (fields, int(parts.fields.max()) + 2)):
+        shape = card.outputs[name].shape
+        must_be(card, name, shape, f"[N,{maps} or more,h,w] for {card.skeleton}", len(shape) == 4 and not 0 <= shape[1] < maps)
+        if not fills((shape[3], shape[2]), size, options.stride):
+            what = f"the output {name!r} is {list(shape)}, which is not a picture of {size[0]} x {size[1]} by stride = {options.stride}"
+            fit = round(size[0] / abs(shape[3]))
+            good = fit and fills((shape[3], shape[2]), size, fit)
+            raise refused(card, what, f"write stride = {fit}" if good else "correct size in [preprocess], or the shape of the output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +99,7 @@ def in_pixels(bodies: Bodies, cell_px: float) -> Bodies:
 def answers(options: Options, card: Asset) -> dict[str, F32]:
     """Outputs (one item) that show one upright person in a picture of the card's size."""
     parts = parts_of(card.skeleton)
-    rows, columns = card.outputs[options.heatmaps].shape[2:]
+    _, rows, columns = sizes_of(card, options.heatmaps)
     heatmaps, fields = paint(parts, upright(skeleton(card.skeleton).joints, rows=rows, columns=columns), rows=rows, columns=columns)
     return {options.heatmaps: heatmaps, options.fields: fields}
 

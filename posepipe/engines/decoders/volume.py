@@ -32,6 +32,12 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spread: str = "spread"
 
 
+def must_fit(options: Options, card: Asset) -> None:
+    """Refuse outputs that there are not; their shapes are looked at when the network is opened, which runs it once."""
+    for name in (options.xyz, options.spread):
+        output_of(card, name)
+
+
 def decoder(options: Options, card: Asset) -> Decoder:
     """Outputs xyz [N,J,3] and spread [N,J] -> `InCube`."""
     joints = len(skeleton(card.skeleton).joints)
@@ -39,7 +45,7 @@ def decoder(options: Options, card: Asset) -> Decoder:
 
     def decode(outputs: Outputs) -> InCube:
         for name, shape in ((xyz, (joints, 3)), (spread, (joints,))):
-            must_be(card, name, outputs[name], f"[N, {', '.join(map(str, shape))}]", outputs[name].shape[1:] == shape)
+            must_be(card, name, outputs[name].shape, f"[N, {', '.join(map(str, shape))}]", outputs[name].shape[1:] == shape)
         found = InCube(np.array(outputs[xyz], np.float32), np.array(outputs[spread], np.float32))
         must_be_finite(card, {name: outputs[name] for name in (xyz, spread)}, found.xyz, found.spread)
         return found

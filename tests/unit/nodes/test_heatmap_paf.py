@@ -192,6 +192,12 @@ def test_a_users_card_lies_beside_the_studio_file() -> None:
     assert HeatmapPaf.Settings().beside(Path("/studios")) == HeatmapPaf.Settings()
 
 
+def test_a_card_that_is_wrong_is_refused_before_start_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text("[mine.net]\nkind = 'modle'\n")
+    with pytest.raises(GraphError, match=r"engine is '.*card\.toml': .*kind cannot be 'modle'\n  -> did you mean 'model'"):
+        HeatmapPaf.check(HeatmapPaf.Settings(engine=str(tmp_path / "card.toml")), None)
+
+
 def test_an_unknown_network_is_refused_before_start() -> None:
     with pytest.raises(GraphError, match=r"engine is 'openpose.lihgt': there is no part affinity network") as e:
         HeatmapPaf.check(HeatmapPaf.Settings(engine="openpose.lihgt"), {})

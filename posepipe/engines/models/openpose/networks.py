@@ -13,9 +13,10 @@ import numpy as np
 from ....pipeline.errors import EngineError, PullError, did_you_mean
 from ....pipeline.skeleton import skeleton
 from ...assets import Asset, catalogue, home, user_card
-from ...card import Preprocess, convert
+from ...card import Preprocess
 from ...convert import damaged
 from ...crop import Pixels
+from ...decoders import decoder_options
 from ...decoders.paf import Options
 from ...engine import Contract, Engine, EngineOptions, TensorSpec, open_engine
 from ...files import cannot_keep, write_whole
@@ -104,8 +105,7 @@ def _of_card(name: str, card: Asset) -> PafNetwork:
     where = f"the card of {card.name}"
     if not _is_paf(card.decoder):
         raise EngineError(f"{card.name!r} has no part affinity fields", where=where, hint='its card would say decoder = {kind = "paf"}')
-    table = {key: value for key, value in card.decoder.items() if key != "kind"}
-    decoder = convert(table, Options, f"{card.name}.decoder", where=where)
+    _, decoder = decoder_options(card)
     p = card.preprocess
     if p is None or p.layout != "nchw" or p.dtype != "float32":
         hint = 'preprocess = {size = [W, H], layout = "nchw", dtype = "float32", fit = "letterbox", ...}'
