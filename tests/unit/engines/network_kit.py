@@ -86,6 +86,12 @@ def table_net(path: Path, *, fill: float) -> Path:
     return _save(path, nodes, weights, ("input", TensorProto.FLOAT, ["n", 3, 64, 64]), [("t", TensorProto.FLOAT, ["n", 17, 3])])
 
 
+def twice(path: Path) -> Path:
+    """twice = 2 a, for any batch of pairs."""
+    add = helper.make_node("Add", ["a", "a"], ["twice"])
+    return _save(path, [add], [], ("a", TensorProto.FLOAT, ["N", 2]), [("twice", TensorProto.FLOAT, ["N", 2])])
+
+
 def _save(path: Path, nodes: list[Any], weights: list[Any], taken: Any, given: list[Any]) -> Path:
     inputs, outputs = [helper.make_tensor_value_info(*taken)], [helper.make_tensor_value_info(*one) for one in given]
     graph = helper.make_graph(nodes, "made", inputs, outputs, weights)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from network_kit import twice
 from onnx import TensorProto, helper
 
 from posepipe.engines import cache as builds
@@ -48,12 +49,7 @@ def builds_of_its_own(cache: Path) -> None:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
-    """twice = 2 a, for any batch of pairs."""
-    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2]) for n in ("a", "twice"))
-    graph = helper.make_graph([helper.make_node("Add", ["a", "a"], ["twice"])], "g", [a], [b])
-    path = tmp_path / "twice.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
+    return twice(tmp_path / "twice.onnx")
 
 
 @pytest.fixture
