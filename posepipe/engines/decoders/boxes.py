@@ -50,7 +50,8 @@ def _outputs(options: Options, card: Asset) -> tuple[str, str]:
 def _must_be_boxes(options: Options, card: Asset, shapes: Mapping[str, Sequence[int]], name: str, labels: str) -> None:
     shape, (wide, high) = shapes[name], size_of(card)
     if options.form == "ready":
-        good = len(shape) == 3 and shape[2] in (-1, 5) and len(shapes[labels]) == 2 and _agree(shape[1], shapes[labels][1])
+        named = shapes[labels]
+        good = len(shape) == 3 and shape[2] in (-1, 5) and len(named) == 2 and all(map(_agree, shape[:2], named))
         must_be(card, name, shape, f"[N,P,5], and {labels!r} [N,P]", good)
         return
     cells = sum((wide // s) * (high // s) for s in options.strides)
