@@ -129,7 +129,7 @@ class Network:
         self.size = p.size
         # Noise, since black pictures are none that a camera gives: a network that divides by the brightest pixel would give NaN.
         noise = np.random.default_rng(0).integers(0, 256, (max(batch, 1), *p.shape)).astype(p.dtype)
-        self._batch = noise if noise.dtype.kind in "iu" or transcribed else noise / noise.dtype.type(255)
+        self._batch = noise if noise.dtype.kind in "iu" else noise / noise.dtype.type(255)
         try:
             warm_up(p.dtype)
             for n in range(1, len(self._batch) + 1):

@@ -78,15 +78,8 @@ def test_sizes_that_a_file_leaves_open_are_those_of_its_card(
 RTX = EngineOptions(runtime="tensorrt_rtx", precision="fp32")
 
 
-PICTURE_CARD = """
-[mine.net]
-kind = "model"
-summary = "twice its input"
-licence = "mine"
-files = [{name = "double.onnx"}]
-inputs.x = {shape = [1, -1, -1, 3], dtype = "float32"}
-outputs.double = {shape = [1, -1, -1, 3], dtype = "float32"}
-preprocess = {size = [6, 4], dtype = "float32"}
+PICTURE_CARD = f"""{OPEN_CARD.replace("[1, 2, 3]", "[1, -1, -1, 3]").replace("[-1, 2, 3]", "[1, -1, -1, 3]")}
+preprocess = {{size = [6, 4], dtype = "float32"}}
 """
 
 
